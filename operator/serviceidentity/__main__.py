@@ -1,0 +1,85 @@
+"""The composition root: builds the adapters, hands them to the use cases, and runs kopf."""
+
+import asyncio
+import logging
+import os
+import sys
+from datetime import timedelta
+
+import kopf
+
+from serviceidentity import handlers
+from serviceidentity.adapters.kube.client import KubeClient
+from serviceidentity.adapters.kube.events import KubeEvents
+from serviceidentity.adapters.kube.objects import KubeObjects, KubeSecrets
+from serviceidentity.app.engine import Engine, system_clock
+from serviceidentity.app.operator import Lists, Operator
+from serviceidentity.config import Config, from_process
+
+logger = logging.getLogger("serviceidentity")
+
+
+async def build(config: Config, stop: asyncio.Event) -> Operator:
+    """Connect to the API server and put the parts together. Raises RejectedError without usable credentials."""
+    client = await KubeClient.connect(config.kubeconfig, config.context)
+    secrets, objects = KubeSecrets(client), KubeObjects(client)
+    events = KubeEvents(client, lambda: len(engine.queue) > 0, enabled=config.events)
+    engine = Engine(config.authority_namespace, secrets, objects, events, system_clock)
+
+    async def lists() -> Lists:
+        served = config.namespaces
+        with_authorities = None if served is None else tuple(sorted({*served, config.authority_namespace}))
+        return Lists(
+            domains=await objects.list_trust_domains(),
+            identities=await objects.list_identities(served),
+            secrets=await secrets.list_ours(with_authorities),
+        )
+
+    return Operator(
+        engine,
+        lists,
+        system_clock,
+        resync=timedelta(seconds=config.resync_seconds),
+        background=events.run,
+        close=client.close,
+        on_lost=stop.set,
+    )
+
+
+async def run(config: Config) -> None:
+    """Run until a signal stops it."""
+    stop = asyncio.Event()
+    operator = await build(config, stop)
+    settings = kopf.OperatorSettings()
+    handlers.configure(settings)
+    namespaces = config.namespaces or ()
+    await kopf.operator(
+        registry=handlers.registry(),
+        settings=settings,
+        memo=operator,
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=sorted({*namespaces, config.authority_namespace}) if namespaces else (),
+        liveness_endpoint=f"http://{config.probe_address}/healthz" if config.probe_address else None,
+        stop_flag=stop,
+    )
+
+
+def set_up_logging(level: str) -> None:
+    """Log to stderr. kopf and the HTTP client print whole objects when they debug, so they never go below INFO."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
+    for name in ("kopf", "aiohttp", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
+
+
+def main() -> None:
+    """Entry point of the command `serviceidentity-operator`."""
+    config = from_process(sys.argv[1:])
+    set_up_logging(config.log_level)
+    if config.kubeconfig:
+        os.environ["KUBECONFIG"] = config.kubeconfig  # kopf's login reads it there
+    asyncio.run(run(config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The engine: workers that take keys from the queue and run one pass each, with a backoff for what fails in passing."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from serviceidentity.app.identities import IdentityReconciler
+from serviceidentity.app.inventory import Inventory
+from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
+from serviceidentity.app.queue import WorkQueue
+from serviceidentity.app.trust import TrustDomainReconciler, TrustRegistry
+from serviceidentity.domain.model import Key, Kind
+from serviceidentity.errors import ConflictError, PortError, RetryableError
+
+logger = logging.getLogger(__name__)
+
+WORKERS = 32
+RETRY_FIRST = 0.2
+RETRY_LIMIT = 30.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine has done, for metrics and the liveness probe."""
+
+    passes: int = 0
+    retries: int = 0
+    last_pass: datetime | None = None
+    failing: dict[Key, int] = field(default_factory=dict)
+
+
+class Engine:
+    """Owns the inventory, the queue and the reconcilers of one operator."""
+
+    def __init__(
+        self, authority_namespace: str, secrets: Secrets, statuses: Statuses, events: Events, clock: Clock
+    ) -> None:
+        self.inventory = Inventory(authority_namespace)
+        self.queue = WorkQueue(clock)
+        self.counters = Counters()
+        self._clock = clock
+        trust = TrustRegistry(self.inventory)
+        self._identities = IdentityReconciler(self.inventory, trust, secrets, statuses, events, clock)
+        self._domains = TrustDomainReconciler(self.inventory, trust, secrets, statuses, events, clock)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __copy__(self) -> "Engine":
+        """Kopf copies its memo for every object; there is only one engine."""
+        return self
+
+    def wake(self, keys: Iterable[Key]) -> None:
+        """Queue the keys, trust domains first: identities wait for them."""
+        for key in sorted(keys, key=lambda key: key.kind is not Kind.TRUST_DOMAIN):
+            self.queue.wake(key)
+
+    def start(self) -> None:
+        """Start working. The inventory must be complete before, or Secrets that are there would look missing."""
+        self._tasks = [asyncio.create_task(self.queue.watch_deadlines(), name="deadlines")]
+        self._tasks += [asyncio.create_task(self._work(), name=f"worker-{number}") for number in range(WORKERS)]
+
+    async def stop(self) -> None:
+        """Stop working; a pass that was under way is picked up by the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            try:
+                await self._pass(key)
+            finally:
+                self.queue.done(key)
+
+    async def _pass(self, key: Key) -> None:
+        try:
+            next_look = await self._reconcile(key)
+        except ConflictError:
+            self._retry(key, "the object changed meanwhile", RETRY_FIRST / 4)
+        except RetryableError as error:
+            self._retry(key, str(error), RETRY_FIRST)
+        except PortError as error:
+            self._retry(key, str(error), RETRY_LIMIT)
+        except Exception as error:  # noqa: BLE001  # one object's trouble must not stop the others
+            # The text of an unforeseen error may quote what it was working on, so only its type and place are logged.
+            self._retry(key, f"internal error {type(error).__name__} at {_place(error)}", RETRY_LIMIT / 4)
+        else:
+            self.counters.failing.pop(key, None)
+            self.queue.schedule(key, next_look)
+        self.counters.passes += 1
+        self.counters.last_pass = self._clock()
+
+    async def _reconcile(self, key: Key) -> datetime | None:
+        if key.kind is Kind.SERVICE_IDENTITY:
+            return await self._identities.reconcile(key)
+        next_look, changed = await self._domains.reconcile(key)
+        if changed:
+            self.wake(self.inventory.identities_of(key.name))
+        return next_look
+
+    def _retry(self, key: Key, message: str, first: float) -> None:
+        """Come back soon, later each time, with full jitter: a server that is back is not hit by all at once."""
+        attempt = self.counters.failing.get(key, 0)
+        self.counters.failing[key] = attempt + 1
+        self.counters.retries += 1
+        pause = min(first * 2 ** min(attempt, 10), RETRY_LIMIT)
+        pause = random.uniform(pause / 2, pause)  # noqa: S311  # not for secrets
+        log = logger.warning if attempt else logger.info
+        log("%s: %s; again in %.1f s", key, message, pause)
+        asyncio.get_running_loop().call_later(pause, self.queue.wake, key)
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else "unknown"
+
+
+def system_clock() -> datetime:
+    """Return the wall clock in UTC, whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)

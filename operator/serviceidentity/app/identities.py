@@ -1,0 +1,270 @@
+"""One pass over one ServiceIdentity: gather, plan, apply, report."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+
+from serviceidentity.app.inventory import Entry, Inventory
+from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
+from serviceidentity.app.trust import TrustRegistry
+from serviceidentity.app.writer import ForeignSecretError, SecretWriter
+from serviceidentity.domain import ownership, plan as planning, status
+from serviceidentity.domain.credentials import keyring
+from serviceidentity.domain.credentials.base import Caller, Observed
+from serviceidentity.domain.credentials.hmac import read_ring
+from serviceidentity.domain.credentials.keystores import needs_password
+from serviceidentity.domain.material import MalformedError, SecretContent, SecretView
+from serviceidentity.domain.model import Identity, Key, Kind, spiffe_id
+from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.pki.keys import KeyAlgorithm
+from serviceidentity.domain.plan import Action, Hold, Remove, Restore, Write
+from serviceidentity.domain.status import Failure
+from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError
+
+logger = logging.getLogger(__name__)
+
+
+class IdentityReconciler:
+    """Makes the Secrets of an identity what its spec asks for."""
+
+    def __init__(
+        self, inventory: Inventory, trust: TrustRegistry, secrets: Secrets, statuses: Statuses, events: Events, clock: Clock
+    ) -> None:
+        self._inventory = inventory
+        self._trust = trust
+        self._secrets = secrets
+        self._writer = SecretWriter(secrets, inventory)
+        self._statuses = statuses
+        self._events = events
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> datetime | None:
+        """Do what is due for the identity and return when to come back; None means when something changes.
+
+        Raises RetryableError and ConflictError: the caller tries again soon.
+        """
+        entry = self._inventory.identities.get(key)
+        if entry is None or entry.meta.deleting:
+            return None
+        now = self._clock()
+        if isinstance(entry.spec, InvalidSpecError):
+            wanted = status.of_invalid(entry.meta, entry.spec.path, str(entry.spec).partition(": ")[2], entry.status, now)
+            await self._report(key, entry, wanted)
+            return None
+        seen = self.observe(entry.spec)
+        failures = status.backing_off(entry.status, entry.meta, now)
+        actions = [action for action in planning.plan(seen, now) if not _waits(action, failures)]
+        failures = {
+            action.credential.name: failures[action.credential.condition]
+            for action in planning.plan(seen, now)
+            if isinstance(action, Write | Restore) and action.credential.condition in failures
+        }
+        if actions:
+            failures |= await self._apply(seen, actions, now)
+            seen = self.observe(entry.spec)
+        else:
+            self._trust_what_is_there(seen)
+        wanted = status.of_identity(seen, failures, entry.status, now)
+        await self._report(key, entry, wanted)
+        done = [action for action in actions if isinstance(action, Write | Restore | Remove)]
+        self._tell(key, entry, wanted, done, failures)
+        return _next_look(wanted)
+
+    def observe(self, identity: Identity) -> Observed:
+        """Gather all that decisions about the identity depend on. Pure reading of the inventory."""
+        inventory = self._inventory
+        contents: dict[str, SecretView] = {}
+        drifted: dict[str, str] = {}
+        for location in inventory.locations_of(identity.key):
+            found, good = inventory.secrets.get(location), inventory.remembered.get(location)
+            if found is not None and not ownership.is_owned(found, Kind.SERVICE_IDENTITY, identity.meta):
+                continue
+            view = good or found
+            if view is None:
+                continue
+            name = location[1]
+            contents[name] = view if found is None or good is None else _with_metadata(good, found)
+            if found is None:
+                drifted[name] = "deleted"
+            elif good is not None and (found.data != good.data or found.type != good.type):
+                drifted[name] = "edited"
+        return Observed(
+            identity=identity,
+            trust=self._trust.of(identity.trust_domain, self._clock()),
+            contents=contents,
+            drifted=drifted,
+            callers=self._callers(identity) if identity.callers else (),
+            published=self._published(identity) if identity.hmac else {},
+        )
+
+    def _callers(self, identity: Identity) -> tuple[Caller, ...]:
+        callers = []
+        for key in sorted(self._inventory.callers_naming(identity.key)):
+            caller = self._identity(key)
+            if caller is None or caller.hmac is None or not identity.admits(key):
+                continue
+            domain = self._trust.spiffe_domain(caller.trust_domain)
+            callers.append(
+                Caller(
+                    key,
+                    caller.hmac.service_id,
+                    spiffe_id(domain, key.namespace, caller.service_account) if domain else "",
+                    self._ring(caller),
+                )
+            )
+        return tuple(callers)
+
+    def _ring(self, caller: Identity) -> "keyring.hmac_ring.Ring | None":
+        if caller.hmac is None:
+            return None
+        location = (caller.meta.namespace, caller.hmac.secret_name)
+        view = self._inventory.remembered.get(location) or self._inventory.secrets.get(location)
+        if view is None or not ownership.is_owned(view, Kind.SERVICE_IDENTITY, caller.meta):
+            return None
+        try:
+            return read_ring(view)
+        except MalformedError:
+            return None
+
+    def _published(self, identity: Identity) -> dict[Key, frozenset[str]]:
+        published = {}
+        for key in identity.hmac.verifiers if identity.hmac else ():
+            verifier = self._identity(key)
+            if verifier is None or verifier.suspend or not verifier.admits(identity.key):
+                continue
+            view = self._inventory.secrets.get((key.namespace, verifier.keyring_secret_name))
+            service_id = identity.hmac.service_id if identity.hmac else ""
+            key_ids = keyring.published_key_ids(view, identity.key, service_id) if view else frozenset()
+            if key_ids is not None:
+                published[key] = key_ids
+        return published
+
+    def _identity(self, key: Key) -> Identity | None:
+        entry = self._inventory.identities.get(key)
+        if entry is None or entry.meta.deleting or isinstance(entry.spec, InvalidSpecError):
+            return None
+        return entry.spec
+
+    def _trust_what_is_there(self, seen: Observed) -> None:
+        """Nothing to do means that every Secret is good as it is: from now on that is what drift is measured by."""
+        for credential in planning.CREDENTIALS:
+            if credential.requested(seen.identity):
+                location = (seen.identity.meta.namespace, credential.secret_name(seen.identity))
+                found = self._inventory.secrets.get(location)
+                if found is not None and location not in self._inventory.remembered and location[1] in seen.contents:
+                    self._inventory.remember(found)
+
+    async def _apply(self, seen: Observed, actions: Sequence[Action], now: datetime) -> dict[str, Failure]:
+        stores = [action for action in actions if isinstance(action, Write | Restore)]
+        outcomes = await asyncio.gather(*(self._store(seen, action, now) for action in stores), return_exceptions=True)
+        failures: dict[str, Failure] = {}
+        raised: list[BaseException] = []
+        for action, outcome in zip(stores, outcomes, strict=True):
+            match outcome:
+                case ForeignSecretError():
+                    failures[action.credential.name] = Failure(status.CONFLICT, str(outcome))
+                case RejectedError() | MissingError():
+                    failures[action.credential.name] = Failure(status.REJECTED, str(outcome))
+                case PkiError():
+                    failures[action.credential.name] = Failure(status.ISSUE_FAILED, str(outcome))
+                case BaseException():
+                    raised.append(outcome)
+        if raised:
+            raise next((error for error in raised if not isinstance(error, ConflictError)), raised[0])
+        if not failures:
+            for action in actions:
+                view = self._inventory.secrets.get((seen.identity.meta.namespace, getattr(action, "secret", "")))
+                if isinstance(action, Remove) and view is not None:
+                    await self._writer.remove(view)
+        return failures
+
+    async def _store(self, seen: Observed, action: Write | Restore, now: datetime) -> None:
+        location = (seen.identity.meta.namespace, action.secret)
+        content: SecretContent | SecretView
+        if isinstance(action, Write):
+            content = await self._render(seen, action, now)
+        else:
+            content = seen.contents[action.secret]
+        metadata = planning.metadata_of(seen, action.credential, content)
+        content = SecretContent(content.type, content.data, content.annotations)
+        await self._writer.store(Kind.SERVICE_IDENTITY, seen.identity.meta, location, content, metadata)
+
+    async def _render(self, seen: Observed, action: Write, now: datetime) -> SecretContent:
+        password = None
+        spec = seen.identity.certificate
+        if action.credential.name == "certificate" and spec is not None and needs_password(spec):
+            password = await self._keystore_password(seen.identity)
+        if spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA:
+            # Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes.
+            return await asyncio.to_thread(action.credential.render, seen, action.due, now, password)
+        return action.credential.render(seen, action.due, now, password)
+
+    async def _keystore_password(self, identity: Identity) -> bytes | None:
+        ref = identity.certificate.keystore_password if identity.certificate else None
+        if ref is None:
+            return None
+        view = await self._secrets.read(identity.meta.namespace, ref.name)
+        try:
+            password = view.value(ref.key) if view else b""
+            if not password.decode():
+                raise MalformedError("empty")
+        except (MalformedError, UnicodeDecodeError):
+            raise RejectedError(f"keystore password: Secret {ref.name} has no text under key {ref.key}") from None
+        return password
+
+    async def _report(self, key: Key, entry: Entry[Identity], wanted: status.Json) -> None:
+        patch = status.merge_patch(entry.status, wanted)
+        if not patch:
+            return
+        before, entry.status = entry.status, wanted
+        try:
+            await self._statuses.patch(key, patch)
+        except MissingError:
+            self._inventory.drop_identity(key.namespace, key.name, entry.meta.uid)
+        except Exception:
+            entry.status = before
+            raise
+
+    def _tell(
+        self, key: Key, entry: Entry[Identity], wanted: status.Json, done: Sequence[Action], failures: dict[str, Failure]
+    ) -> None:
+        fresh = {name: failure for name, failure in failures.items() if not failure.repeated}
+        for failure in fresh.values():
+            self._events.emit(key, entry.meta.uid, failure.reason, failure.message, warning=True)
+        written = [action for action in done if not isinstance(action, Hold)]
+        if written and not failures:
+            reasons = sorted({action.due.reason.value for action in written})
+            logger.info("%s: wrote %s (%s)", key, ", ".join(a.secret for a in written), ", ".join(reasons))
+            text = f"{wanted['conditions'][0]['message']} ({', '.join(reasons)})"
+            self._events.emit(key, entry.meta.uid, "Issued", text)
+
+
+def _waits(action: Action, failures: dict[str, Failure]) -> bool:
+    """Say whether the action has failed before and its backoff is not over."""
+    return isinstance(action, Hold) or (
+        isinstance(action, Write | Restore) and action.credential.condition in failures
+    )
+
+
+def _with_metadata(good: SecretView, found: SecretView) -> SecretView:
+    """What the Secret should hold, under the metadata that it has now."""
+    return SecretView(
+        namespace=good.namespace,
+        name=good.name,
+        uid=found.uid,
+        resource_version=found.resource_version,
+        type=good.type,
+        labels=found.labels,
+        annotations=found.annotations | {k: v for k, v in good.annotations.items() if k.startswith("serviceidentity.dev/")},
+        owners=found.owners,
+        data=good.data,
+        immutable=found.immutable,
+    )
+
+
+def _next_look(wanted: status.Json) -> datetime | None:
+    text = wanted.get("nextActionTime")
+    return status.parse_time(text) if text else None
+
+

@@ -1,0 +1,240 @@
+"""What the watches have seen, with the indexes that tell whom a change concerns.
+
+Each `put` and `drop` returns the keys to wake. What the operator wrote itself comes back through the watches and wakes
+nobody. Memory is bounded by the identities and the Secrets that carry the operator's label, not by the cluster.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from serviceidentity.domain import ownership, parse
+from serviceidentity.domain.material import SecretView
+from serviceidentity.domain.model import Identity, Key, Kind, Meta, TrustDomain, identity_key, trust_domain_key
+from serviceidentity.errors import InvalidSpecError
+
+Location = tuple[str, str]
+Spec = TypeVar("Spec", Identity, TrustDomain)
+
+
+@dataclass(slots=True)
+class Entry(Generic[Spec]):
+    """An object as last seen: its spec, or why it can't be understood; and the status that is stored."""
+
+    meta: Meta
+    spec: Spec | InvalidSpecError
+    status: dict[str, Any]
+    resource_version: int
+
+
+class Inventory:
+    """The cache behind every decision. Used from one event loop."""
+
+    def __init__(self, authority_namespace: str) -> None:
+        self.authority_namespace = authority_namespace
+        self.identities: dict[Key, Entry[Identity]] = {}
+        self.domains: dict[Key, Entry[TrustDomain]] = {}
+        self.secrets: dict[Location, SecretView] = {}
+        self.remembered: dict[Location, SecretView] = {}
+        self.writing: dict[Location, Mapping[str, str]] = {}
+        self._owned: defaultdict[Key, set[Location]] = defaultdict(set)
+        self._named_by: defaultdict[Key, set[Key]] = defaultdict(set)
+        self._of_domain: defaultdict[str, set[Key]] = defaultdict(set)
+
+    def put_identity(self, body: Mapping[str, Any]) -> set[Key]:
+        """Take in a ServiceIdentity as the API has it."""
+        meta = body["metadata"]
+        key = identity_key(meta["namespace"], meta["name"])
+        old = self.identities.get(key)
+        new = _entry(body, parse.identity)
+        self.identities[key] = new
+        if old is not None and _same_request(old, new):
+            new.spec = old.spec
+            return set() if new.status == old.status else {key}
+        woken = {key} | self._unindex(key, old) | self._index(key, new)
+        if old is None or _callers(old) != _callers(new) or old.meta.uid != new.meta.uid:
+            woken |= self._named_by.get(key, set())
+        return woken
+
+    def drop_identity(self, namespace: str, name: str, uid: str | None = None) -> set[Key]:
+        """Forget a deleted ServiceIdentity; one re-created meanwhile (another uid) stays."""
+        key = identity_key(namespace, name)
+        old = self.identities.get(key)
+        if old is None or (uid is not None and old.meta.uid != uid):
+            return set()
+        del self.identities[key]
+        for location in self._owned.get(key, ()):
+            self.remembered.pop(location, None)
+        return self._unindex(key, old) | self._named_by.get(key, set()) | {key}
+
+    def put_trust_domain(self, body: Mapping[str, Any]) -> set[Key]:
+        """Take in a TrustDomain as the API has it."""
+        key = trust_domain_key(body["metadata"]["name"])
+        old = self.domains.get(key)
+        new = _entry(body, parse.trust_domain)
+        self.domains[key] = new
+        if old is not None and _same_request(old, new):
+            new.spec = old.spec
+            return set() if new.status == old.status else {key}
+        return {key} | self.identities_of(key.name)
+
+    def drop_trust_domain(self, name: str, uid: str | None = None) -> set[Key]:
+        """Forget a deleted TrustDomain."""
+        key = trust_domain_key(name)
+        old = self.domains.get(key)
+        if old is None or (uid is not None and old.meta.uid != uid):
+            return set()
+        del self.domains[key]
+        for location in self._owned.get(key, ()):
+            self.remembered.pop(location, None)
+        return {key} | self.identities_of(name)
+
+    def put_secret(self, view: SecretView) -> set[Key]:
+        """Take in a Secret that carries our label. An older version than the known one is ignored.
+
+        Resource versions of one resource may be compared since Kubernetes 1.35 (KEP-5504).
+        """
+        location = (view.namespace, view.name)
+        old = self.secrets.get(location)
+        if old is not None and old.uid == view.uid and view.resource_version <= old.resource_version:
+            return set()
+        self.secrets[location] = view
+        for key in self._owners_of(view):
+            self._owned[key].add(location)
+        if view.data == self.writing.get(location):
+            return set()
+        if old is not None and old == view:
+            return set()
+        return self._concerned(view) | (self._concerned(old) if old else set())
+
+    def drop_secret(self, namespace: str, name: str, uid: str | None = None) -> set[Key]:
+        """Forget a Secret that is gone, or that lost our label; one re-created meanwhile (another uid) stays."""
+        location = (namespace, name)
+        old = self.secrets.get(location)
+        if old is None or (uid is not None and old.uid != uid):
+            return set()
+        del self.secrets[location]
+        return self._concerned(old)
+
+    def resync(
+        self,
+        identities: Iterable[Mapping[str, Any]],
+        domains: Iterable[Mapping[str, Any]],
+        secrets: Iterable[SecretView],
+        as_of: Callable[[str], int],
+    ) -> set[Key]:
+        """Take in complete lists and forget what is not in them, as far as it was not made after the list.
+
+        `as_of` gives each list's resource version by its name. This finds deletions that a broken watch never told.
+        """
+        woken: set[Key] = set()
+        found: set[Key] = set()
+        for body in domains:
+            woken |= self.put_trust_domain(body)
+            found.add(trust_domain_key(body["metadata"]["name"]))
+        for body in identities:
+            woken |= self.put_identity(body)
+            found.add(identity_key(body["metadata"]["namespace"], body["metadata"]["name"]))
+        locations = set()
+        for view in secrets:
+            woken |= self.put_secret(view)
+            locations.add((view.namespace, view.name))
+        for key in [k for k, e in self.domains.items() if k not in found and e.resource_version <= as_of("domains")]:
+            woken |= self.drop_trust_domain(key.name)
+        for key in [
+            k for k, e in self.identities.items() if k not in found and e.resource_version <= as_of("identities")
+        ]:
+            woken |= self.drop_identity(key.namespace, key.name)
+        for location in [
+            at for at, v in self.secrets.items() if at not in locations and v.resource_version <= as_of("secrets")
+        ]:
+            woken |= self.drop_secret(*location)
+        return woken
+
+    def remember(self, view: SecretView) -> None:
+        """Take note that this is what the Secret should hold from now on."""
+        self.remembered[(view.namespace, view.name)] = view
+        for key in self._owners_of(view):
+            self._owned[key].add((view.namespace, view.name))
+
+    def forget_secret(self, location: Location) -> None:
+        """A Secret of ours was removed on purpose."""
+        self.remembered.pop(location, None)
+        self.secrets.pop(location, None)
+        for locations in self._owned.values():
+            locations.discard(location)
+
+    def locations_of(self, key: Key) -> set[Location]:
+        """Where the Secrets are, or were, that say they belong to the object."""
+        return self._owned.get(key, set())
+
+    def callers_naming(self, verifier: Key) -> set[Key]:
+        """Return the identities that named this one as a verifier of their requests."""
+        return self._named_by.get(verifier, set())
+
+    def identities_of(self, domain: str) -> set[Key]:
+        """Return the identities that refer to a trust domain."""
+        return set(self._of_domain.get(domain, ()))
+
+    def _index(self, key: Key, entry: Entry[Identity]) -> set[Key]:
+        if isinstance(entry.spec, InvalidSpecError):
+            return set()
+        self._of_domain[entry.spec.trust_domain].add(key)
+        verifiers = set(entry.spec.hmac.verifiers) if entry.spec.hmac else set()
+        for verifier in verifiers:
+            self._named_by[verifier].add(key)
+        return verifiers
+
+    def _unindex(self, key: Key, entry: Entry[Identity] | None) -> set[Key]:
+        if entry is None or isinstance(entry.spec, InvalidSpecError):
+            return set()
+        self._of_domain[entry.spec.trust_domain].discard(key)
+        verifiers = set(entry.spec.hmac.verifiers) if entry.spec.hmac else set()
+        for verifier in verifiers:
+            self._named_by[verifier].discard(key)
+        return verifiers
+
+    def _owners_of(self, view: SecretView) -> list[Key]:
+        if domain := view.labels.get(ownership.TRUST_DOMAIN_LABEL):
+            # An authority counts only in the operator's own namespace: a label elsewhere is anybody's to set.
+            return [trust_domain_key(domain)] if view.namespace == self.authority_namespace else []
+        names = {view.labels.get(ownership.IDENTITY_LABEL)}
+        names |= {str(owner.get("name")) for owner in view.owners if owner.get("kind") == Kind.SERVICE_IDENTITY}
+        return [identity_key(view.namespace, name) for name in names if name]
+
+    def _concerned(self, view: SecretView) -> set[Key]:
+        """Return the owner, and for shared keys those who deliver them or wait for their delivery."""
+        concerned: set[Key] = set()
+        for owner in self._owners_of(view):
+            concerned.add(owner)
+            entry = self.identities.get(owner)
+            if entry is not None and not isinstance(entry.spec, InvalidSpecError):
+                if entry.spec.hmac is not None and view.name == entry.spec.hmac.secret_name:
+                    concerned |= set(entry.spec.hmac.verifiers)
+                if view.name == entry.spec.keyring_secret_name:
+                    concerned |= self.callers_naming(owner)
+        return concerned
+
+
+def _entry(body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Spec]) -> Entry[Spec]:
+    spec: Spec | InvalidSpecError
+    try:
+        spec = read(body)
+    except InvalidSpecError as error:
+        spec = error
+    meta = body["metadata"]
+    return Entry(
+        meta=parse.meta_of(body),
+        spec=spec,
+        status=dict(body.get("status") or {}),
+        resource_version=int(meta.get("resourceVersion") or 0),
+    )
+
+
+def _same_request(old: Entry[Any], new: Entry[Any]) -> bool:
+    return old.meta == new.meta
+
+
+def _callers(entry: Entry[Identity]) -> object:
+    return None if isinstance(entry.spec, InvalidSpecError) else (entry.spec.callers, entry.spec.suspend)

@@ -1,0 +1,159 @@
+"""One running operator: fills the inventory, keeps it complete, runs the engine."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from serviceidentity.app.engine import Engine
+from serviceidentity.app.ports import Clock
+from serviceidentity.domain.material import SecretView
+from serviceidentity.domain.schedule import format_time
+from serviceidentity.errors import PortError, RetryableError
+
+logger = logging.getLogger(__name__)
+
+STUCK_AFTER: Final = timedelta(minutes=5)
+
+
+class StuckError(RuntimeError):
+    """Work is waiting and none has been done for minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Complete lists of everything the operator works on, each with its resource version."""
+
+    identities: tuple[list[dict[str, Any]], int]
+    domains: tuple[list[dict[str, Any]], int]
+    secrets: tuple[list[SecretView], int]
+
+    def version_of(self, name: str) -> int:
+        """Return the resource version of the list of that name."""
+        versions: Mapping[str, int] = {
+            "identities": self.identities[1],
+            "domains": self.domains[1],
+            "secrets": self.secrets[1],
+        }
+        return versions[name]
+
+
+class Lister(Protocol):
+    """Reads the complete lists."""
+
+    async def __call__(self) -> Lists:
+        """Return them as they are now. Raises PortError."""
+        ...
+
+
+class Leadership(Protocol):
+    """Who may work when several operators run."""
+
+    async def acquire(self) -> None:
+        """Wait until this process may work."""
+        ...
+
+    async def hold(self) -> None:
+        """Return when this process must stop working."""
+        ...
+
+    async def release(self) -> None:
+        """Let another process work at once."""
+        ...
+
+
+class Operator:
+    """Start, health and stop around an Engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        lister: Lister,
+        clock: Clock,
+        *,
+        resync: timedelta,
+        background: Callable[[], Awaitable[None]],
+        close: Callable[[], Awaitable[None]],
+        leadership: Leadership | None = None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.engine = engine
+        self._lister = lister
+        self._clock = clock
+        self._resync = resync
+        self._background = background
+        self._close = close
+        self._leadership = leadership
+        self._on_lost = on_lost
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __copy__(self) -> "Operator":
+        """Kopf copies its memo for every object; there is only one operator."""
+        return self
+
+    async def start(self) -> None:
+        """Return when the inventory is complete and the workers run; waits for the API server, and for leadership."""
+        if self._leadership is not None:
+            await self._leadership.acquire()
+            self._tasks.append(asyncio.create_task(self._lead(self._leadership), name="leadership"))
+        while True:
+            try:
+                await self.compare()
+                break
+            except RetryableError as error:
+                logger.warning("can't start yet: %s", error)
+                await asyncio.sleep(1)
+        self.engine.start()
+        self._tasks.append(asyncio.create_task(self._keep_comparing(), name="resync"))
+        self._tasks.append(asyncio.create_task(_forever(self._background), name="events"))
+        inventory = self.engine.inventory
+        logger.info("started with %d identities, %d trust domains", len(inventory.identities), len(inventory.domains))
+
+    async def stop(self) -> None:
+        """Stop the workers and give up the connections and the leadership."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.engine.stop()
+        if self._leadership is not None:
+            await self._leadership.release()
+        await self._close()
+
+    async def compare(self) -> None:
+        """Compare the inventory with the complete lists, and wake whatever differs. Raises PortError."""
+        lists = await self._lister()
+        woken = self.engine.inventory.resync(
+            lists.identities[0], lists.domains[0], lists.secrets[0], lists.version_of
+        )
+        self.engine.wake(woken)
+
+    def health(self) -> dict[str, Any]:
+        """Return figures for the probe. Raises StuckError when work waits and nothing has moved for minutes."""
+        counters, queue = self.engine.counters, self.engine.queue
+        now = self._clock()
+        if len(queue) and counters.last_pass is not None and now - counters.last_pass > STUCK_AFTER:
+            raise StuckError("work is waiting and nothing has been done for minutes")
+        return {
+            "waiting": len(queue),
+            "passes": counters.passes,
+            "failing": len(counters.failing),
+            "lastPass": format_time(counters.last_pass) if counters.last_pass else None,
+        }
+
+    async def _keep_comparing(self) -> None:
+        while True:
+            await asyncio.sleep(self._resync.total_seconds())
+            with contextlib.suppress(PortError):
+                await self.compare()
+
+    async def _lead(self, leadership: Leadership) -> None:
+        await leadership.hold()
+        logger.error("leadership is lost; stopping at once")
+        self._on_lost()
+
+
+async def _forever(run: Callable[[], Awaitable[None]]) -> None:
+    await run()

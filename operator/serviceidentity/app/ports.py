@@ -1,0 +1,50 @@
+"""What the use cases need from the outside. Adapters implement these; tests may fake them.
+
+Every method raises only subclasses of PortError (RetryableError, RejectedError, ConflictError, MissingError).
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from serviceidentity.domain.material import SecretContent, SecretView
+from serviceidentity.domain.model import Key
+from serviceidentity.domain.ownership import Metadata
+
+Clock = Callable[[], datetime]
+
+
+class Secrets(Protocol):
+    """Secrets in the cluster."""
+
+    async def create(self, namespace: str, name: str, content: SecretContent, metadata: Metadata) -> SecretView:
+        """Create a Secret. Raises AlreadyExistsError when one of that name is there."""
+        ...
+
+    async def replace(self, view: SecretView, content: SecretContent, metadata: Metadata) -> SecretView:
+        """Replace type-less content and our metadata of exactly the version in `view`, or raise ConflictError."""
+        ...
+
+    async def delete(self, view: SecretView) -> None:
+        """Delete exactly the object in `view`; one that is gone already is no error."""
+        ...
+
+    async def read(self, namespace: str, name: str) -> SecretView | None:
+        """Read one Secret, whoever owns it."""
+        ...
+
+
+class Statuses(Protocol):
+    """Status subresources of our kinds."""
+
+    async def patch(self, key: Key, patch: Mapping[str, Any]) -> None:
+        """Apply a merge patch to the status. Raises MissingError when the object is gone."""
+        ...
+
+
+class Events(Protocol):
+    """Kubernetes Events: told once, never waited for."""
+
+    def emit(self, key: Key, uid: str, reason: str, message: str, *, warning: bool = False) -> None:
+        """Queue an Event about the object; it is written when nothing more urgent is to do, or dropped."""
+        ...

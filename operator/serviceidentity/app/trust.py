@@ -1,0 +1,226 @@
+"""Trust domains: their authorities as read from the Secrets, and one pass over one TrustDomain."""
+
+import asyncio
+import logging
+from datetime import datetime
+
+from serviceidentity.app.inventory import Entry, Inventory
+from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
+from serviceidentity.app.writer import ForeignSecretError, SecretWriter
+from serviceidentity.domain import authority, ownership, status
+from serviceidentity.domain.authority import Authority, MakeAuthority, RetireAuthority, Trust
+from serviceidentity.domain.material import Held, MalformedError, SecretView
+from serviceidentity.domain.model import Key, Kind, TrustDomain, trust_domain_key
+from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.status import Failure
+from serviceidentity.errors import InvalidSpecError, MissingError, RejectedError
+
+logger = logging.getLogger(__name__)
+
+
+class TrustRegistry:
+    """Who signs for each trust domain. Keys are read once per version of their Secret."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._read: dict[tuple[str, int], Authority] = {}
+        self._trust: dict[tuple[str, int, tuple[tuple[str, int], ...]], Trust] = {}
+
+    def of(self, name: str, now: datetime) -> Trust | Held:
+        """Return who signs for the trust domain, or why nobody does now."""
+        entry = self._inventory.domains.get(trust_domain_key(name))
+        if entry is None:
+            return Held("TrustDomainNotFound", f"trust domain {name} does not exist")
+        if isinstance(entry.spec, InvalidSpecError):
+            return Held("TrustDomainNotReady", f"trust domain {name} has an invalid spec")
+        try:
+            authorities = self.authorities(entry.spec)
+        except MalformedError:
+            return Held("TrustDomainNotReady", f"an authority of trust domain {name} can't be read")
+        version = tuple(sorted((a.view.name, a.view.resource_version) for a in authorities))
+        known = self._trust.get((name, entry.meta.generation, version))
+        if known is not None and now < min(a.not_after for a in authorities):
+            return known
+        trust = authority.trust_of(entry.spec, authorities, now)
+        if isinstance(trust, Trust):
+            self._trust = {key: value for key, value in self._trust.items() if key[0] != name}
+            self._trust[(name, entry.meta.generation, version)] = trust
+        return trust
+
+    def spiffe_domain(self, name: str) -> str | None:
+        """Return the SPIFFE trust domain name, if the TrustDomain is there and valid."""
+        entry = self._inventory.domains.get(trust_domain_key(name))
+        return None if entry is None or isinstance(entry.spec, InvalidSpecError) else entry.spec.trust_domain
+
+    def authorities(self, domain: TrustDomain) -> tuple[Authority, ...]:
+        """Return the authorities of the domain as they should be: remembered, else found.
+
+        Raises MalformedError when one can't be read.
+        """
+        authorities = []
+        for location in sorted(self._inventory.locations_of(domain.key)):
+            found, good = self._inventory.secrets.get(location), self._inventory.remembered.get(location)
+            view = good or found
+            if view is not None and ownership.is_owned(view, Kind.TRUST_DOMAIN, domain.meta):
+                authorities.append(self._authority(view))
+        return tuple(authorities)
+
+    def _authority(self, view: SecretView) -> Authority:
+        version = (view.uid, view.resource_version)
+        known = self._read.get(version)
+        if known is None:
+            known = authority.read_authority(view)
+            self._read = {key: value for key, value in self._read.items() if key[0] != view.uid}
+            self._read[version] = known
+        return known
+
+
+class TrustDomainReconciler:
+    """Makes and retires the authorities of a trust domain."""
+
+    def __init__(
+        self, inventory: Inventory, trust: TrustRegistry, secrets: Secrets, statuses: Statuses, events: Events, clock: Clock
+    ) -> None:
+        self._inventory = inventory
+        self._trust = trust
+        self._writer = SecretWriter(secrets, inventory)
+        self._statuses = statuses
+        self._events = events
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> tuple[datetime | None, bool]:
+        """Do what is due and return when to come back, and whether the authorities changed.
+
+        Raises RetryableError and ConflictError: the caller tries again soon.
+        """
+        entry = self._inventory.domains.get(key)
+        if entry is None or entry.meta.deleting:
+            return None, True
+        now = self._clock()
+        if isinstance(entry.spec, InvalidSpecError):
+            path, _, message = str(entry.spec).partition(": ")
+            await self._report(key, entry, status.of_invalid(entry.meta, path, message, entry.status, now))
+            return None, True
+        domain = entry.spec
+        problem: Held | Failure | None = next(iter(status.backing_off(entry.status, entry.meta, now).values()), None)
+        authorities: tuple[Authority, ...] = ()
+        changed = False
+        if problem is None:
+            try:
+                changed = await self._advance(domain, now)
+            except Unresolved as error:
+                problem = error.problem
+        try:
+            authorities = self._trust.authorities(domain)
+        except MalformedError as error:
+            problem = problem or Held("AuthorityUnreadable", str(error))
+        if problem is None:
+            trust = self._trust.of(domain.meta.name, now)
+            problem = trust if isinstance(trust, Held) else None
+        deadline = authority.deadline(domain, authorities)
+        wanted = status.of_trust_domain(domain, authorities, problem, deadline, entry.status, now)
+        was_ready = entry.status.get("conditions", [{}])[0].get("status")
+        await self._report(key, entry, wanted)
+        ready = wanted["conditions"][0]
+        if ready["status"] != was_ready or changed:
+            self._events.emit(
+                key, entry.meta.uid, ready["reason"], ready["message"], warning=ready["status"] == "False"
+            )
+        text = wanted.get("nextActionTime")
+        return status.parse_time(text) if text else None, changed or ready["status"] != was_ready
+
+    async def _advance(self, domain: TrustDomain, now: datetime) -> bool:
+        """Carry out the plan step by step. Raises Unresolved with what stands in the way."""
+        changed = False
+        while True:
+            try:
+                authorities = self._trust.authorities(domain)
+            except MalformedError as error:
+                raise Unresolved(Held("AuthorityUnreadable", str(error))) from None
+            action = authority.plan(domain, authorities, now)
+            match action:
+                case None:
+                    return await self._repair(domain, authorities) or changed
+                case Held():
+                    raise Unresolved(action)
+                case MakeAuthority():
+                    await self._make(domain, authorities, action, now)
+                case RetireAuthority():
+                    view = self._inventory.secrets.get((self._inventory.authority_namespace, action.secret_name))
+                    if view is not None:
+                        await self._writer.remove(view)
+                    else:
+                        self._inventory.forget_secret((self._inventory.authority_namespace, action.secret_name))
+            logger.info("%s: %s %s (%s)", domain.key, type(action).__name__, action.secret_name, action.reason)
+            changed = True
+
+    async def _make(
+        self, domain: TrustDomain, authorities: tuple[Authority, ...], action: MakeAuthority, now: datetime
+    ) -> None:
+        root = authority.newest(authorities, authority.Role.ROOT)
+        try:
+            content = await asyncio.to_thread(authority.issue, domain, action, root, now)
+            metadata = self._metadata(domain, action.role, action.generation, content)
+            location = (self._inventory.authority_namespace, action.secret_name)
+            await self._writer.store(Kind.TRUST_DOMAIN, domain.meta, location, content, metadata)
+        except ForeignSecretError as error:
+            raise Unresolved(Failure(status.CONFLICT, str(error))) from None
+        except PkiError as error:
+            raise Unresolved(Failure(status.ISSUE_FAILED, str(error))) from None
+        except (RejectedError, MissingError) as error:
+            raise Unresolved(Failure(status.REJECTED, str(error))) from None
+
+    async def _repair(self, domain: TrustDomain, authorities: tuple[Authority, ...]) -> bool:
+        """Put back an authority's Secret that was edited or deleted; the first good look decides what is right."""
+        repaired = False
+        for item in authorities:
+            location = (item.view.namespace, item.view.name)
+            found = self._inventory.secrets.get(location)
+            content = authority.SecretContent(item.view.type, item.view.data, _records(item.view))
+            metadata = self._metadata(domain, item.role, item.generation, content)
+            if location not in self._inventory.remembered:
+                self._inventory.remember(item.view)
+            if found is None or found.data != item.view.data or not ownership.satisfied(found, metadata):
+                try:
+                    await self._writer.store(Kind.TRUST_DOMAIN, domain.meta, location, content, metadata)
+                except ForeignSecretError as error:
+                    raise Unresolved(Failure(status.CONFLICT, str(error))) from None
+                except (RejectedError, MissingError) as error:
+                    raise Unresolved(Failure(status.REJECTED, str(error))) from None
+                repaired = True
+        return repaired
+
+    def _metadata(
+        self, domain: TrustDomain, role: authority.Role, generation: int, content: authority.SecretContent
+    ) -> ownership.Metadata:
+        labels = {
+            ownership.TRUST_DOMAIN_LABEL: domain.meta.name,
+            authority.ROLE_LABEL: role.value,
+            authority.GENERATION_LABEL: str(generation),
+        }
+        return ownership.metadata_for(Kind.TRUST_DOMAIN, domain.meta, domain.deletion_policy, labels, content)
+
+    async def _report(self, key: Key, entry: Entry[TrustDomain], wanted: status.Json) -> None:
+        patch = status.merge_patch(entry.status, wanted)
+        if not patch:
+            return
+        before, entry.status = entry.status, wanted
+        try:
+            await self._statuses.patch(key, patch)
+        except MissingError:
+            self._inventory.drop_trust_domain(key.name, entry.meta.uid)
+        except Exception:
+            entry.status = before
+            raise
+
+
+class Unresolved(Exception):  # noqa: N818  # not an error: a problem to report
+    """What stands in the way of a trust domain."""
+
+    def __init__(self, problem: Held | Failure) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def _records(view: SecretView) -> dict[str, str]:
+    return {name: value for name, value in view.annotations.items() if name.startswith("serviceidentity.dev/")}

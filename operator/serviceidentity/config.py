@@ -1,0 +1,87 @@
+"""How one operator process is set up: command line flags, each with an environment variable of the same meaning."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+DEFAULT_NAMESPACE: Final = "serviceidentity-system"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings of one operator process.
+
+    `namespaces` None means all of them. `authority_namespace` is where CA keys live: the operator's own.
+    """
+
+    namespaces: tuple[str, ...] | None
+    authority_namespace: str
+    kubeconfig: str | None
+    context: str | None
+    events: bool
+    leader_elect: bool
+    probe_address: str | None
+    resync_seconds: float
+    log_level: str
+
+
+def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
+    """Read the command line; what is not given there comes from the environment. Exits with usage on nonsense."""
+    parser = argparse.ArgumentParser(
+        prog="serviceidentity-operator",
+        description="Gives every ServiceIdentity its certificates and keys, and rotates them.",
+    )
+
+    def setting(flag: str, variable: str, default: str, text: str) -> None:
+        parser.add_argument(flag, default=environment.get(variable, default), metavar="VALUE", help=f"{text} [{variable}]")
+
+    setting("--namespaces", "SIO_NAMESPACES", "", "namespaces to serve, separated by commas; empty: all")
+    setting("--authority-namespace", "SIO_AUTHORITY_NAMESPACE", own_namespace(environment), "where CA keys are kept")
+    setting("--kubeconfig", "KUBECONFIG", "", "kubeconfig file; empty: the pod's service account")
+    setting("--context", "SIO_CONTEXT", "", "context of the kubeconfig; empty: its current one")
+    setting("--events", "SIO_EVENTS", "on", "write Kubernetes Events: on or off")
+    setting("--leader-elect", "SIO_LEADER_ELECT", "off", "work only while holding the Lease: on or off")
+    setting("--probe-address", "SIO_PROBE_ADDRESS", "", "host:port of the liveness endpoint /healthz; empty: none")
+    setting("--resync", "SIO_RESYNC", "600", "seconds between complete comparisons with the API server")
+    setting("--log-level", "SIO_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
+    given = parser.parse_args(arguments)
+    for flag in ("events", "leader_elect"):
+        if getattr(given, flag) not in ("on", "off"):
+            parser.error(f"--{flag.replace('_', '-')} is on or off")
+    if given.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        parser.error("--log-level is DEBUG, INFO, WARNING or ERROR")
+    try:
+        resync = float(given.resync)
+    except ValueError:
+        parser.error("--resync is a number of seconds")
+    namespaces = tuple(sorted({name.strip() for name in given.namespaces.split(",") if name.strip()}))
+    return Config(
+        namespaces=namespaces or None,
+        authority_namespace=given.authority_namespace,
+        kubeconfig=given.kubeconfig or None,
+        context=given.context or None,
+        events=given.events == "on",
+        leader_elect=given.leader_elect == "on",
+        probe_address=given.probe_address or None,
+        resync_seconds=resync,
+        log_level=given.log_level.upper(),
+    )
+
+
+def own_namespace(environment: Mapping[str, str]) -> str:
+    """Return the namespace that the operator runs in."""
+    if name := environment.get("POD_NAMESPACE"):
+        return name
+    try:
+        return _POD_NAMESPACE.read_text().strip() or DEFAULT_NAMESPACE
+    except OSError:
+        return DEFAULT_NAMESPACE
+
+
+def from_process(arguments: Sequence[str]) -> Config:
+    """Read the command line and environment of this process."""
+    return from_arguments(arguments, os.environ)

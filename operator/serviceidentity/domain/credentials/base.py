@@ -1,0 +1,122 @@
+"""What every credential is: content of one Secret, with a reason to write it and a deadline to look again."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from serviceidentity.domain.authority import Trust
+from serviceidentity.domain.hmac_ring import Ring
+from serviceidentity.domain.material import Held, SecretContent, SecretView
+from serviceidentity.domain.model import Identity, Key, SecretTemplate
+
+
+class Reason(StrEnum):
+    """Stable reasons, in conditions and Events. cert-manager's names where it has one."""
+
+    DOES_NOT_EXIST = "DoesNotExist"
+    MISSING_DATA = "MissingData"
+    INVALID_KEY_PAIR = "InvalidKeyPair"
+    SECRET_MISMATCH = "SecretMismatch"
+    INCORRECT_ISSUER = "IncorrectIssuer"
+    REQUEST_CHANGED = "RequestChanged"
+    ROTATION_REQUESTED = "RotationRequested"
+    EXPIRED = "Expired"
+    RENEWING = "Renewing"
+    ROTATING = "Rotating"
+    TRUST_BUNDLE_CHANGED = "TrustBundleChanged"
+    OUTPUT_CHANGED = "OutputChanged"
+    CALLERS_CHANGED = "CallersChanged"
+    METADATA_CHANGED = "MetadataChanged"
+    DRIFTED = "Drifted"
+    NOT_REQUESTED = "NotRequested"
+    CONFLICT = "Conflict"
+    ISSUED = "Issued"
+    READY = "Ready"
+    SUSPENDED = "Suspended"
+    INVALID_SPEC = "InvalidSpec"
+    DUPLICATE_SERVICE_ID = "DuplicateServiceID"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A Secret has to be written, and why. `fresh` means with new key material, not only in a new form."""
+
+    reason: Reason
+    message: str
+    fresh: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An identity that named this service as a verifier and that this service admits, with the keys it has."""
+
+    key: Key
+    service_id: str
+    spiffe_id: str
+    ring: Ring | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that decisions about one identity depend on, besides the time.
+
+    `contents` is what each Secret should still hold: as remembered from the last good look, else as found. `drifted`
+    says how what is found differs from that. `published` has the key IDs in each consenting verifier's keyring.
+    """
+
+    identity: Identity
+    trust: Trust | Held
+    contents: Mapping[str, SecretView] = field(default_factory=dict)
+    drifted: Mapping[str, str] = field(default_factory=dict)
+    callers: tuple[Caller, ...] = ()
+    published: Mapping[Key, frozenset[str]] = field(default_factory=dict)
+
+
+Check = Callable[[Observed, SecretView, datetime], Due | None]
+
+
+def first_due(checks: tuple[Check, ...], seen: Observed, view: SecretView, now: datetime) -> Due | None:
+    """Return the first verdict of a chain of checks."""
+    return next((verdict for check in checks if (verdict := check(seen, view, now)) is not None), None)
+
+
+class Credential(Protocol):
+    """One kind of credential. Everything here is pure but `render`, which draws random numbers."""
+
+    name: str
+    condition: str
+    status_field: str
+
+    def requested(self, identity: Identity) -> bool:
+        """Say whether the identity asks for it."""
+        ...
+
+    def secret_name(self, identity: Identity) -> str:
+        """Name of its Secret."""
+        ...
+
+    def template(self, identity: Identity) -> SecretTemplate:
+        """Return the labels and annotations that the user wants on its Secret."""
+        ...
+
+    def decide(self, seen: Observed, now: datetime) -> Due | Held | None:
+        """Say whether its Secret has to be written now, can't be, or is as it should be."""
+        ...
+
+    def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
+        """Make the content to write."""
+        ...
+
+    def deadline(self, seen: Observed, now: datetime) -> datetime | None:
+        """When it needs attention next, if nothing changes before."""
+        ...
+
+    def report(self, seen: Observed, now: datetime) -> dict[str, Any]:
+        """Return its part of the status. No key material."""
+        ...
+
+    def summary(self, seen: Observed, now: datetime) -> str:
+        """One line about what is there, for conditions and Events. No key material."""
+        ...

@@ -1,0 +1,152 @@
+"""The HMAC key that an identity signs its requests with: its Secret and its rotation."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from serviceidentity.domain import hmac_ring, ownership
+from serviceidentity.domain.credentials.base import Due, Observed, Reason
+from serviceidentity.domain.hmac_ring import KeyState, Rhythm, Ring, Step
+from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
+from serviceidentity.domain.model import HmacSpec, Identity, SecretTemplate
+from serviceidentity.domain.schedule import format_time
+
+SECRET_TYPE: Final = "serviceidentity.dev/hmac"  # noqa: S105  # a Secret's type, not a secret
+
+_STEP_MESSAGES: Final = {
+    Step.PREPARE: "the next key is published",
+    Step.ACTIVATE: "the next key signs now",
+    Step.DROP: "the previous key's deadline has passed",
+}
+
+
+def read_ring(view: SecretView) -> Ring:
+    """Return the keys in an identity's HMAC Secret. Raises MalformedError when they are not what was written there."""
+    ring = hmac_ring.from_json(view.value("keys.json"))
+    if any(view.value(name) != value for name, value in _data(ring).items()) or len(view.data) != len(_data(ring)):
+        raise MalformedError("the single keys do not agree with keys.json")
+    return ring
+
+
+def _data(ring: Ring) -> dict[str, bytes]:
+    """`keys.json` for programs that follow rotations, single values for everything simpler.
+
+    Keys are 64 lower-case hex digits (32 bytes), so that they also survive an environment variable.
+    """
+    data = {
+        "keys.json": hmac_ring.to_json(ring),
+        "key": ring.active.material.reveal().hex().encode(),
+        "key-id": ring.active.key_id.encode(),
+    }
+    previous = max(
+        (key for key in ring.keys if key.state is KeyState.RETIRING), key=lambda key: key.changed, default=None
+    )
+    if previous is not None and previous.until is not None:
+        data["previous-key"] = previous.material.reveal().hex().encode()
+        data["previous-key-id"] = previous.key_id.encode()
+        data["previous-key-until"] = format_time(previous.until).encode()
+    return data
+
+
+class HmacKeys:
+    """The credential `spec.hmac`."""
+
+    name = "hmac"
+    condition = "HMACReady"
+    status_field = "hmac"
+
+    def requested(self, identity: Identity) -> bool:
+        return identity.hmac is not None
+
+    def secret_name(self, identity: Identity) -> str:
+        return identity.hmac.secret_name if identity.hmac else ""
+
+    def template(self, identity: Identity) -> SecretTemplate:
+        return identity.hmac.template if identity.hmac else SecretTemplate()
+
+    def decide(self, seen: Observed, now: datetime) -> Due | Held | None:
+        view = seen.contents.get(self.secret_name(seen.identity))
+        if view is None:
+            return Due(Reason.DOES_NOT_EXIST, "the Secret does not exist yet")
+        try:
+            ring = read_ring(view)
+        except MalformedError as error:
+            return Due(Reason.MISSING_DATA, f"the Secret can't be used: {error}")
+        step = hmac_ring.next_step(ring, _rhythm(seen, view), now)
+        if step is None:
+            return None
+        return Due(Reason.ROTATING, _STEP_MESSAGES[step], fresh=step is Step.PREPARE)
+
+    def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
+        view = seen.contents.get(self.secret_name(seen.identity))
+        record = ownership.rotation_record(seen.identity.meta)
+        try:
+            if view is None:
+                raise MalformedError("there is no Secret")
+            rhythm, ring = _rhythm(seen, view), read_ring(view)
+            if rhythm.rotation_requested and ring.in_state(KeyState.PREPARED):
+                record = _old_record(view)
+            ring = hmac_ring.advance(ring, rhythm, now)
+        except MalformedError:
+            ring = hmac_ring.new_ring(now)
+        return SecretContent.of(SECRET_TYPE, _data(ring), record)
+
+    def deadline(self, seen: Observed, now: datetime) -> datetime | None:
+        view = seen.contents.get(self.secret_name(seen.identity))
+        if view is None:
+            return None
+        due = hmac_ring.deadline(read_ring(view), _rhythm(seen, view))
+        return due if due is None or due > now else None  # overdue: a keyring is missing, and its change wakes us
+
+    def report(self, seen: Observed, now: datetime) -> dict[str, Any]:
+        view = seen.contents[self.secret_name(seen.identity)]
+        ring = read_ring(view)
+        return {
+            "secretName": view.name,
+            "keys": [_key_status(key) for key in ring.keys],
+            "nextRotationTime": format_time(_next_activation(ring, _rhythm(seen, view))),
+        }
+
+    def summary(self, seen: Observed, now: datetime) -> str:
+        ring = read_ring(seen.contents[self.secret_name(seen.identity)])
+        previous = len([key for key in ring.keys if key.state is KeyState.RETIRING])
+        return f"HMAC key {ring.active.key_id} signs" + (f", {previous} still verified" if previous else "")
+
+
+def _key_status(key: hmac_ring.HmacKey) -> dict[str, str]:
+    status = {"keyID": key.key_id, "state": key.state.value}
+    if key.state is KeyState.ACTIVE:
+        status["activationTime"] = format_time(key.changed)
+    elif key.until is not None:
+        name = "activationTime" if key.state is KeyState.PREPARED else "retirementTime"
+        status[name] = format_time(key.until)
+    return status
+
+
+def _next_activation(ring: Ring, rhythm: Rhythm) -> datetime:
+    prepared = ring.in_state(KeyState.PREPARED)
+    if prepared is not None and prepared.until is not None:
+        return prepared.until
+    return hmac_ring.prepare_time(ring, rhythm) + rhythm.publish_before
+
+
+def _spec(seen: Observed) -> HmacSpec:
+    if seen.identity.hmac is None:
+        raise LookupError("the identity asks for no HMAC key")
+    return seen.identity.hmac
+
+
+def _rhythm(seen: Observed, view: SecretView) -> Rhythm:
+    spec = _spec(seen)
+    return Rhythm(
+        rotate_every=spec.rotate_every,
+        overlap=spec.overlap,
+        publish_before=spec.publish_before,
+        published=lambda key_id: all(key_id in key_ids for key_ids in seen.published.values()),
+        rotation_requested=ownership.rotation_requested(seen.identity.meta, view),
+    )
+
+
+def _old_record(view: SecretView) -> dict[str, str]:
+    """A request that comes while a rotation is under way is served by a rotation of its own, after that one."""
+    recorded = view.annotations.get(ownership.ROTATED_ANNOTATION)
+    return {} if recorded is None else {ownership.ROTATED_ANNOTATION: recorded}

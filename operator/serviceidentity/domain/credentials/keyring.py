@@ -1,0 +1,117 @@
+"""The keyring of a service that verifies signed requests: the keys of every caller, by consent of both sides."""
+
+import json
+from collections import Counter
+from datetime import datetime
+from typing import Any, Final
+
+from serviceidentity.domain import hmac_ring
+from serviceidentity.domain.credentials.base import Caller, Due, Observed, Reason
+from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
+from serviceidentity.domain.model import Identity, Key, SecretTemplate
+
+SECRET_TYPE: Final = "serviceidentity.dev/hmac-keyring"  # noqa: S105  # a Secret's type, not a secret
+
+
+def distinct(identity: Identity, callers: tuple[Caller, ...]) -> tuple[tuple[Caller, ...], tuple[Caller, ...]]:
+    """Return the callers to deliver, and those left out because their service ID is taken.
+
+    A caller of the same namespace goes first, then the first namespace by name: which one wins must not depend on the
+    order in which they came.
+    """
+    ordered = sorted(callers, key=lambda c: (c.key.namespace != identity.meta.namespace, c.key))
+    taken: set[str] = set()
+    chosen: list[Caller] = []
+    for caller in ordered:
+        if caller.service_id not in taken:
+            taken.add(caller.service_id)
+            chosen.append(caller)
+    left_out = tuple(caller for caller in ordered if caller not in chosen)
+    return tuple(chosen), left_out
+
+
+def published_key_ids(view: SecretView, caller: Key, service_id: str) -> frozenset[str] | None:
+    """Return the key IDs that a keyring Secret holds for a caller; none of them when it can't be read.
+
+    None means that another caller holds the service ID there: this one's keys will not be delivered, so it does not
+    have to wait for them.
+    """
+    try:
+        entry = json.loads(view.value("keyring.json"))["services"][service_id]
+        if (entry["namespace"], entry["name"]) != (caller.namespace, caller.name):
+            return None
+        return frozenset(key["kid"] for key in entry["keys"])
+    except (MalformedError, ValueError, KeyError, TypeError, RecursionError):
+        return frozenset()
+
+
+def _keyring(seen: Observed) -> bytes:
+    chosen, _ = distinct(seen.identity, seen.callers)
+    services = {
+        caller.service_id: {
+            "namespace": caller.key.namespace,
+            "name": caller.key.name,
+            "spiffeID": caller.spiffe_id,
+            "keys": [hmac_ring.to_jwk(key) for key in caller.ring.keys] if caller.ring else [],
+        }
+        for caller in chosen
+    }
+    return json.dumps({"services": services}, separators=(",", ":")).encode()
+
+
+class Keyring:
+    """The credential behind `spec.callers`."""
+
+    name = "hmac-keyring"
+    condition = "KeyringReady"
+    status_field = "keyring"
+
+    def requested(self, identity: Identity) -> bool:
+        return bool(identity.callers)
+
+    def secret_name(self, identity: Identity) -> str:
+        return identity.keyring_secret_name
+
+    def template(self, identity: Identity) -> SecretTemplate:
+        return SecretTemplate()
+
+    def decide(self, seen: Observed, now: datetime) -> Due | Held | None:
+        view = seen.contents.get(self.secret_name(seen.identity))
+        if view is None:
+            return Due(Reason.DOES_NOT_EXIST, "the Secret does not exist yet", fresh=False)
+        try:
+            same = view.value("keyring.json") == _keyring(seen) and len(view.data) == 1
+        except MalformedError:
+            same = False
+        return None if same else Due(Reason.CALLERS_CHANGED, "the keys of the callers changed", fresh=False)
+
+    def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
+        return SecretContent.of(SECRET_TYPE, {"keyring.json": _keyring(seen)}, {})
+
+    def deadline(self, seen: Observed, now: datetime) -> datetime | None:
+        return None  # a change of a caller's keys wakes the verifier
+
+    def report(self, seen: Observed, now: datetime) -> dict[str, Any]:
+        chosen, left_out = distinct(seen.identity, seen.callers)
+        status: dict[str, Any] = {
+            "secretName": self.secret_name(seen.identity),
+            "callers": [
+                {
+                    "serviceID": caller.service_id,
+                    "name": caller.key.name,
+                    "namespace": caller.key.namespace,
+                    "keyIDs": sorted(caller.ring.key_ids) if caller.ring else [],
+                }
+                for caller in chosen
+            ],
+        }
+        return status
+
+    def summary(self, seen: Observed, now: datetime) -> str:
+        chosen, left_out = distinct(seen.identity, seen.callers)
+        text = f"keys of {len(chosen)} callers"
+        if left_out:
+            names = ", ".join(f"{caller.key.namespace}/{caller.key.name}" for caller in left_out)
+            ids = ", ".join(sorted(Counter(caller.service_id for caller in left_out)))
+            text += f"; left out because service ID {ids} is taken: {names}"
+        return text

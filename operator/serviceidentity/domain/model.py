@@ -1,0 +1,221 @@
+"""What users ask for: the specs of the custom resources as immutable values, with every default filled in."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+
+from serviceidentity.domain.pki.keys import KeyEncoding, KeyProfile
+
+GROUP: Final = "serviceidentity.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+
+class Kind(StrEnum):
+    """Kinds of object that the operator works on."""
+
+    SERVICE_IDENTITY = "ServiceIdentity"
+    TRUST_DOMAIN = "TrustDomain"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Which object: the unit of work of the queue. Cluster-scoped kinds have an empty namespace."""
+
+    kind: Kind
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def identity_key(namespace: str, name: str) -> Key:
+    """Return the key of a ServiceIdentity."""
+    return Key(Kind.SERVICE_IDENTITY, namespace, name)
+
+
+def trust_domain_key(name: str) -> Key:
+    """Return the key of a TrustDomain."""
+    return Key(Kind.TRUST_DOMAIN, "", name)
+
+
+class DeletionPolicy(StrEnum):
+    """What happens to the Secrets when the object is deleted."""
+
+    DELETE = "Delete"
+    RETAIN = "Retain"
+
+
+class RotationPolicy(StrEnum):
+    """Whether a re-issued certificate gets a new private key."""
+
+    ALWAYS = "Always"
+    NEVER = "Never"
+
+
+class OutputFormat(StrEnum):
+    """Formats a certificate Secret can carry besides PEM."""
+
+    DER = "DER"
+    COMBINED_PEM = "CombinedPEM"
+    PKCS12 = "PKCS12"
+    JKS = "JKS"
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The object itself, as far as decisions depend on it."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    annotations: dict[str, str] = field(default_factory=dict)
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SecretTemplate:
+    """Labels and annotations that the user wants on a Secret."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectSpec:
+    """X.509 subject fields besides the common name (RFC 5280 4.1.2.6)."""
+
+    organizations: tuple[str, ...] = ()
+    organizational_units: tuple[str, ...] = ()
+    countries: tuple[str, ...] = ()
+    provinces: tuple[str, ...] = ()
+    localities: tuple[str, ...] = ()
+    street_addresses: tuple[str, ...] = ()
+    postal_codes: tuple[str, ...] = ()
+    serial_number: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateKeySpec:
+    """How the leaf's private key is made and kept."""
+
+    profile: KeyProfile = field(default_factory=KeyProfile)
+    encoding: KeyEncoding = KeyEncoding.PKCS8
+    rotation_policy: RotationPolicy = RotationPolicy.ALWAYS
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordRef:
+    """A key of a Secret in the identity's own namespace."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateSpec:
+    """The leaf certificate that an identity asks for."""
+
+    common_name: str
+    secret_name: str
+    dns_names: tuple[str, ...]
+    ip_addresses: tuple[str, ...]
+    uris: tuple[str, ...]
+    email_addresses: tuple[str, ...]
+    usages: tuple[str, ...]
+    subject: SubjectSpec
+    duration: timedelta
+    renew_before: timedelta | None
+    private_key: PrivateKeySpec
+    output_formats: frozenset[OutputFormat]
+    keystore_password: PasswordRef | None
+    template: SecretTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class HmacSpec:
+    """The HMAC key that an identity signs its requests with."""
+
+    secret_name: str
+    service_id: str
+    rotate_every: timedelta
+    overlap: timedelta
+    publish_before: timedelta
+    verifiers: tuple[Key, ...]
+    template: SecretTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class CallerRule:
+    """Whose HMAC key a service accepts; the name "*" means every identity of the namespace."""
+
+    namespace: str
+    name: str
+
+    def admits(self, caller: Key) -> bool:
+        """Say whether this rule consents to the caller."""
+        return caller.namespace == self.namespace and self.name in ("*", caller.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One ServiceIdentity."""
+
+    meta: Meta
+    trust_domain: str
+    service_account: str
+    certificate: CertificateSpec | None
+    hmac: HmacSpec | None
+    callers: tuple[CallerRule, ...]
+    deletion_policy: DeletionPolicy
+    suspend: bool
+
+    @property
+    def key(self) -> Key:
+        """The identity's key in the queue."""
+        return identity_key(self.meta.namespace, self.meta.name)
+
+    @property
+    def keyring_secret_name(self) -> str:
+        """Where the keys of this service's callers are delivered."""
+        return f"{self.meta.name}-hmac-keyring"
+
+    def admits(self, caller: Key) -> bool:
+        """Say whether this service consents to receiving the caller's key."""
+        return any(rule.admits(caller) for rule in self.callers)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthoritySpec:
+    """A certificate authority to make."""
+
+    common_name: str
+    organization: str | None
+    duration: timedelta
+    profile: KeyProfile
+
+
+@dataclass(frozen=True, slots=True)
+class TrustDomain:
+    """One TrustDomain: who signs, under which SPIFFE trust domain name."""
+
+    meta: Meta
+    trust_domain: str
+    root: AuthoritySpec
+    intermediate: AuthoritySpec
+    max_leaf_duration: timedelta
+    backdate: timedelta
+    deletion_policy: DeletionPolicy
+
+    @property
+    def key(self) -> Key:
+        """The trust domain's key in the queue."""
+        return trust_domain_key(self.meta.name)
+
+
+def spiffe_id(trust_domain: str, namespace: str, service_account: str) -> str:
+    """Return the SPIFFE ID of a service account, in the form that SPIRE and Istio use."""
+    return f"spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}"

@@ -1,0 +1,102 @@
+"""Whose Secret is it: labels, owner references and records that the operator keeps on a Secret."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from serviceidentity.domain.material import SecretContent, SecretView
+from serviceidentity.domain.model import API_VERSION, DeletionPolicy, Kind, Meta, SecretTemplate
+
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "serviceidentity-operator"
+IDENTITY_LABEL: Final = "serviceidentity.dev/identity"
+CREDENTIAL_LABEL: Final = "serviceidentity.dev/credential"
+TRUST_DOMAIN_LABEL: Final = "serviceidentity.dev/trust-domain"
+OWNER_UID_LABEL: Final = "serviceidentity.dev/owner-uid"
+ADOPT_ANNOTATION: Final = "serviceidentity.dev/adopt"
+
+_NAME_LABELS: Final = {Kind.SERVICE_IDENTITY: IDENTITY_LABEL, Kind.TRUST_DOMAIN: TRUST_DOMAIN_LABEL}
+
+ROTATE_ANNOTATION: Final = "serviceidentity.dev/rotate"
+ROTATED_ANNOTATION: Final = "serviceidentity.dev/rotated"
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The metadata that a Secret of ours must have; what others added to it is left alone."""
+
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    owners: tuple[Mapping[str, Any], ...]
+
+
+def metadata_for(
+    kind: Kind,
+    meta: Meta,
+    policy: DeletionPolicy,
+    labels: Mapping[str, str],
+    content: SecretContent,
+    template: SecretTemplate | None = None,
+) -> Metadata:
+    """Return the metadata of a Secret that `meta` owns.
+
+    With deletion policy Delete it has a controller reference, so the garbage collector removes it and no finalizer is
+    needed; with Retain it has none, and the labels alone say whose it is.
+    """
+    template = template or SecretTemplate()
+    ours = {MANAGED_BY_LABEL: MANAGED_BY, OWNER_UID_LABEL: meta.uid, **labels}
+    reference = {
+        "apiVersion": API_VERSION,
+        "kind": kind.value,
+        "name": meta.name,
+        "uid": meta.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return Metadata(
+        labels=template.labels | ours,
+        annotations=template.annotations | dict(content.annotations),
+        owners=(reference,) if policy is DeletionPolicy.DELETE else (),
+    )
+
+
+def satisfied(view: SecretView, wanted: Metadata) -> bool:
+    """Say whether the Secret's metadata has everything that is wanted, and no other controller."""
+    return (
+        wanted.labels.items() <= view.labels.items()
+        and wanted.annotations.items() <= view.annotations.items()
+        and tuple(_controllers(view)) == wanted.owners
+    )
+
+
+def is_owned(view: SecretView, kind: Kind, meta: Meta) -> bool:
+    """Say whether the Secret belongs to the object: by controller reference, or by label, or as left by a namesake.
+
+    A Secret retained by a deleted object of the same name and kind is adopted by the new one: two of them can't exist
+    at once, so nobody else can claim it.
+    """
+    controllers = list(_controllers(view))
+    if controllers:
+        owner = controllers[0]
+        same_object = owner.get("uid") == meta.uid
+        namesake = (owner.get("apiVersion"), owner.get("kind"), owner.get("name")) == (API_VERSION, kind, meta.name)
+        return same_object or namesake
+    return view.annotations.get(ADOPT_ANNOTATION) == meta.name or (
+        view.labels.get(MANAGED_BY_LABEL) == MANAGED_BY and view.labels.get(_NAME_LABELS[kind]) == meta.name
+    )
+
+
+def rotation_requested(meta: Meta, view: SecretView) -> bool:
+    """Say whether the rotate annotation has a value that this Secret has not been rotated for."""
+    wanted = meta.annotations.get(ROTATE_ANNOTATION)
+    return wanted is not None and wanted != view.annotations.get(ROTATED_ANNOTATION)
+
+
+def rotation_record(meta: Meta) -> dict[str, str]:
+    """Return the annotation that records which request has been served, written in one step with the new content."""
+    wanted = meta.annotations.get(ROTATE_ANNOTATION)
+    return {} if wanted is None else {ROTATED_ANNOTATION: wanted}
+
+
+def _controllers(view: SecretView) -> list[Mapping[str, Any]]:
+    return [owner for owner in view.owners if owner.get("controller")]

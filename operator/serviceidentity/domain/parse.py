@@ -1,0 +1,274 @@
+"""From an object's JSON to its spec value.
+
+The CRD's schema has already refused what it can express. This is the second line: whatever slips past it (an older
+stored object, a schema installed by hand) ends as an InvalidSpecError that names the field, never as a crash.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from serviceidentity.domain import model
+from serviceidentity.domain.model import (
+    AuthoritySpec,
+    CallerRule,
+    CertificateSpec,
+    DeletionPolicy,
+    HmacSpec,
+    Identity,
+    Meta,
+    OutputFormat,
+    PasswordRef,
+    PrivateKeySpec,
+    RotationPolicy,
+    SecretTemplate,
+    SubjectSpec,
+    TrustDomain,
+)
+from serviceidentity.domain.pki.certificates import DEFAULT_USAGES
+from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyEncoding, KeyProfile
+from serviceidentity.domain.schedule import parse_duration
+from serviceidentity.errors import InvalidSpecError
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+Json = Mapping[str, Any]
+
+DEFAULT_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
+
+
+def identity(body: Json) -> Identity:
+    """Read a ServiceIdentity as the API has it. Raises InvalidSpecError."""
+    meta = meta_of(body)
+    spec = _object(body, "spec", "")
+    return Identity(
+        meta=meta,
+        trust_domain=_text(_object(spec, "trustDomainRef", "spec"), "name", "spec.trustDomainRef", "default"),
+        service_account=_text(spec, "serviceAccountName", "spec", meta.name),
+        certificate=_optional(spec, "certificate", lambda block: _certificate(block, meta)),
+        hmac=_optional(spec, "hmac", lambda block: _hmac(block, meta)),
+        callers=tuple(
+            CallerRule(_text(item, "namespace", path, meta.namespace), _text(item, "name", path))
+            for path, item in _objects(spec, "callers", "spec")
+        ),
+        deletion_policy=_choice(spec, "deletionPolicy", "spec", DeletionPolicy, DeletionPolicy.DELETE),
+        suspend=_flag(spec, "suspend", "spec"),
+    )
+
+
+def trust_domain(body: Json) -> TrustDomain:
+    """Read a TrustDomain as the API has it. Raises InvalidSpecError."""
+    meta = meta_of(body)
+    spec = _object(body, "spec", "")
+    name = _text(spec, "trustDomain", "spec")
+    domain = TrustDomain(
+        meta=meta,
+        trust_domain=name,
+        root=_authority(spec, "root", f"{meta.name} root", timedelta(hours=87600)),
+        intermediate=_authority(spec, "intermediate", f"{meta.name} intermediate", timedelta(hours=8760)),
+        max_leaf_duration=_duration(spec, "maxLeafDuration", "spec", timedelta(hours=2160)),
+        backdate=_duration(spec, "backdate", "spec", timedelta(minutes=5)),
+        deletion_policy=_choice(spec, "deletionPolicy", "spec", DeletionPolicy, DeletionPolicy.RETAIN),
+    )
+    if domain.intermediate.duration > domain.root.duration:
+        raise InvalidSpecError("spec.intermediate.duration", "must not be longer than spec.root.duration")
+    if domain.max_leaf_duration > domain.intermediate.duration:
+        raise InvalidSpecError("spec.maxLeafDuration", "must not be longer than spec.intermediate.duration")
+    return domain
+
+
+def meta_of(body: Json) -> Meta:
+    """Read the part of the metadata that decisions depend on."""
+    meta = body.get("metadata") or {}
+    return Meta(
+        namespace=meta.get("namespace") or "",
+        name=meta["name"],
+        uid=meta["uid"],
+        generation=meta.get("generation") or 0,
+        annotations=dict(meta.get("annotations") or {}),
+        deleting=bool(meta.get("deletionTimestamp")),
+    )
+
+
+def _certificate(block: Json, meta: Meta) -> CertificateSpec:
+    path = "spec.certificate"
+    duration = _duration(block, "duration", path, timedelta(hours=24))
+    if duration <= timedelta(0):
+        raise InvalidSpecError(f"{path}.duration", "must be longer than nothing")
+    renew_before = _duration(block, "renewBefore", path) if "renewBefore" in block else None
+    if renew_before is not None and renew_before >= duration:
+        raise InvalidSpecError(f"{path}.renewBefore", "must be shorter than duration")
+    percentage = block.get("renewBeforePercentage")
+    if percentage is not None:
+        if not isinstance(percentage, int) or not 1 <= percentage <= 99:  # noqa: PLR2004  # a percentage
+            raise InvalidSpecError(f"{path}.renewBeforePercentage", "must be 1 to 99")
+        renew_before = duration * percentage / 100
+    password = _object(block, "keystorePasswordSecretRef", path)
+    password_path = f"{path}.keystorePasswordSecretRef"
+    return CertificateSpec(
+        common_name=_text(block, "commonName", path, meta.name),
+        secret_name=_text(block, "secretName", path, f"{meta.name}-tls"),
+        dns_names=_texts(block, "dnsNames", path),
+        ip_addresses=_texts(block, "ipAddresses", path),
+        uris=_texts(block, "uris", path),
+        email_addresses=_texts(block, "emailAddresses", path),
+        usages=_texts(block, "usages", path) or DEFAULT_USAGES,
+        subject=_subject(_object(block, "subject", path)),
+        duration=duration,
+        renew_before=renew_before,
+        private_key=_private_key(_object(block, "privateKey", path), f"{path}.privateKey"),
+        output_formats=frozenset(
+            _member(OutputFormat, value, f"{path}.outputFormats") for value in _texts(block, "outputFormats", path)
+        ),
+        keystore_password=PasswordRef(
+            _text(password, "name", password_path), _text(password, "key", password_path, "password")
+        )
+        if password
+        else None,
+        template=_template(block, path),
+    )
+
+
+def _subject(block: Json) -> SubjectSpec:
+    path = "spec.certificate.subject"
+    return SubjectSpec(
+        organizations=_texts(block, "organizations", path),
+        organizational_units=_texts(block, "organizationalUnits", path),
+        countries=_texts(block, "countries", path),
+        provinces=_texts(block, "provinces", path),
+        localities=_texts(block, "localities", path),
+        street_addresses=_texts(block, "streetAddresses", path),
+        postal_codes=_texts(block, "postalCodes", path),
+        serial_number=_text(block, "serialNumber", path, "") or None,
+    )
+
+
+def _private_key(block: Json, path: str) -> PrivateKeySpec:
+    encoding = _choice(block, "encoding", path, KeyEncoding, KeyEncoding.PKCS8)
+    profile = _key_profile(block, path)
+    if profile.algorithm is KeyAlgorithm.ED25519 and encoding is KeyEncoding.PKCS1:
+        raise InvalidSpecError(f"{path}.encoding", "an Ed25519 key has only the PKCS8 encoding")
+    return PrivateKeySpec(
+        profile=profile,
+        encoding=encoding,
+        rotation_policy=_choice(block, "rotationPolicy", path, RotationPolicy, RotationPolicy.ALWAYS),
+    )
+
+
+def _key_profile(block: Json, path: str) -> KeyProfile:
+    algorithm = _choice(block, "algorithm", path, KeyAlgorithm, KeyAlgorithm.ECDSA)
+    size = block.get("size", DEFAULT_SIZES[algorithm])
+    if not isinstance(size, int):
+        raise InvalidSpecError(f"{path}.size", "must be a number of bits")
+    try:
+        return KeyProfile(algorithm, size)
+    except PkiError:
+        raise InvalidSpecError(f"{path}.size", f"{size} bits is not a size for {algorithm}") from None
+
+
+def _hmac(block: Json, meta: Meta) -> HmacSpec:
+    path = "spec.hmac"
+    spec = HmacSpec(
+        secret_name=_text(block, "secretName", path, f"{meta.name}-hmac"),
+        service_id=_text(block, "serviceID", path, meta.name),
+        rotate_every=_duration(block, "rotateEvery", path, timedelta(hours=720)),
+        overlap=_duration(block, "overlap", path, timedelta(hours=24)),
+        publish_before=_duration(block, "publishBefore", path, timedelta(minutes=2)),
+        verifiers=tuple(
+            model.identity_key(_text(item, "namespace", where, meta.namespace), _text(item, "name", where))
+            for where, item in _objects(block, "verifiers", path)
+        ),
+        template=_template(block, path),
+    )
+    if spec.overlap + spec.publish_before > spec.rotate_every or spec.rotate_every <= timedelta(0):
+        raise InvalidSpecError(f"{path}.rotateEvery", "must be at least overlap plus publishBefore")
+    return spec
+
+
+def _authority(spec: Json, field: str, common_name: str, duration: timedelta) -> AuthoritySpec:
+    path = f"spec.{field}"
+    block = _object(spec, field, "spec")
+    return AuthoritySpec(
+        common_name=_text(block, "commonName", path, common_name[:64]),
+        organization=_text(block, "organization", path, "") or None,
+        duration=_duration(block, "duration", path, duration),
+        profile=_key_profile(_object(block, "privateKey", path), f"{path}.privateKey"),
+    )
+
+
+def _template(block: Json, path: str) -> SecretTemplate:
+    template = _object(block, "secretTemplate", path)
+    return SecretTemplate(
+        labels=dict(_object(template, "labels", f"{path}.secretTemplate")),
+        annotations=dict(_object(template, "annotations", f"{path}.secretTemplate")),
+    )
+
+
+def _optional(spec: Json, field: str, read: Callable[[Json], T]) -> T | None:
+    if spec.get(field) is None:
+        return None
+    return read(_object(spec, field, "spec"))
+
+
+def _object(parent: Json, field: str, path: str) -> Json:
+    value = parent.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidSpecError(f"{path}.{field}".lstrip("."), "must be an object")
+    return value
+
+
+def _objects(parent: Json, field: str, path: str) -> list[tuple[str, Json]]:
+    items = parent.get(field) or []
+    where = f"{path}.{field}"
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise InvalidSpecError(where, "must be a list of objects")
+    return [(f"{where}[{index}]", item) for index, item in enumerate(items)]
+
+
+def _text(parent: Json, field: str, path: str, default: str | None = None) -> str:
+    value = parent.get(field)
+    if value is None:
+        value = default
+    if not isinstance(value, str) or (not value and default is None):
+        raise InvalidSpecError(f"{path}.{field}", "must be a non-empty text")
+    return value
+
+
+def _texts(parent: Json, field: str, path: str) -> tuple[str, ...]:
+    values = parent.get(field) or []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InvalidSpecError(f"{path}.{field}", "must be a list of texts")
+    return tuple(values)
+
+
+def _flag(parent: Json, field: str, path: str) -> bool:
+    value = parent.get(field, False)
+    if not isinstance(value, bool):
+        raise InvalidSpecError(f"{path}.{field}", "must be true or false")
+    return value
+
+
+def _duration(parent: Json, field: str, path: str, default: timedelta | None = None) -> timedelta:
+    value = parent.get(field)
+    if value is None and default is not None:
+        return default
+    try:
+        return parse_duration(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise InvalidSpecError(f"{path}.{field}", str(error)) from None
+
+
+def _choice(parent: Json, field: str, path: str, choices: type[E], default: E) -> E:
+    value = parent.get(field)
+    return default if value is None else _member(choices, value, f"{path}.{field}")
+
+
+def _member(choices: type[E], value: object, path: str) -> E:
+    try:
+        return choices(value)
+    except ValueError:
+        raise InvalidSpecError(path, "must be one of " + ", ".join(choices)) from None

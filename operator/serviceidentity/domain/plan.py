@@ -1,0 +1,120 @@
+"""The plan for one identity: what to write, restore or remove now, and what can't be done and why.
+
+`plan(seen, now)` is the whole decision. The operator carries out the list it returns; whoever wants to know beforehand
+prints the same list.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from serviceidentity.domain import ownership
+from serviceidentity.domain.credentials import CREDENTIALS
+from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
+from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
+from serviceidentity.domain.model import DeletionPolicy, Kind
+from serviceidentity.domain.ownership import Metadata
+from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.schedule import earliest
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Render a credential and store it."""
+
+    credential: Credential
+    secret: str
+    due: Due
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Store what the Secret should hold once more: it was edited or deleted, or its metadata is not as wanted."""
+
+    credential: Credential
+    secret: str
+    due: Due
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a Secret of ours that is no longer asked for."""
+
+    secret: str
+    due: Due
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A credential has to wait."""
+
+    credential: Credential
+    held: Held
+
+
+Action = Write | Restore | Remove | Hold
+
+
+def plan(seen: Observed, now: datetime) -> tuple[Action, ...]:
+    """Return what to do now for one identity; empty when everything is as it should be, or must be left alone."""
+    if seen.identity.meta.deleting or seen.identity.suspend:
+        return ()
+    actions = (_for_credential(credential, seen, now) for credential in _requested(seen))
+    return (*(action for action in actions if action is not None), *_removals(seen))
+
+
+def deadline(seen: Observed, now: datetime) -> datetime | None:
+    """When the identity needs attention next, if nothing changes before."""
+    if seen.identity.meta.deleting or seen.identity.suspend:
+        return None
+    due = []
+    for credential in _requested(seen):
+        try:
+            due.append(credential.deadline(seen, now))
+        except (PkiError, MalformedError):
+            due.append(None)  # unreadable content is written anew at once, or held for a reason of its own
+    return earliest(*due)
+
+
+def metadata_of(seen: Observed, credential: Credential, content: SecretContent | SecretView) -> Metadata:
+    """Return the metadata that a credential's Secret must have."""
+    annotations = {name: value for name, value in content.annotations.items() if name.startswith(_RECORDS)}
+    return ownership.metadata_for(
+        Kind.SERVICE_IDENTITY,
+        seen.identity.meta,
+        seen.identity.deletion_policy,
+        {ownership.IDENTITY_LABEL: seen.identity.meta.name, ownership.CREDENTIAL_LABEL: credential.name},
+        SecretContent(content.type, content.data, annotations),
+        credential.template(seen.identity),
+    )
+
+
+_RECORDS = "serviceidentity.dev/"
+
+
+def _requested(seen: Observed) -> list[Credential]:
+    return [credential for credential in CREDENTIALS if credential.requested(seen.identity)]
+
+
+def _for_credential(credential: Credential, seen: Observed, now: datetime) -> Action | None:
+    secret = credential.secret_name(seen.identity)
+    outcome = credential.decide(seen, now)
+    if isinstance(outcome, Due):
+        return Write(credential, secret, outcome)
+    if isinstance(outcome, Held):
+        return Hold(credential, outcome)
+    if secret in seen.drifted:
+        message = f"Secret {secret} was {seen.drifted[secret]} by someone else"
+        return Restore(credential, secret, Due(Reason.DRIFTED, message, fresh=False))
+    view = seen.contents[secret]
+    if not ownership.satisfied(view, metadata_of(seen, credential, view)):
+        return Restore(credential, secret, Due(Reason.METADATA_CHANGED, "labels, annotations or owner changed", False))
+    return None
+
+
+def _removals(seen: Observed) -> list[Remove]:
+    if seen.identity.deletion_policy is DeletionPolicy.RETAIN:
+        return []
+    wanted = {credential.secret_name(seen.identity) for credential in _requested(seen)}
+    leftovers = sorted(seen.contents.keys() - wanted)
+    due = Due(Reason.NOT_REQUESTED, "the spec does not ask for it any more", fresh=False)
+    return [Remove(secret, due) for secret in leftovers if secret not in seen.drifted]

@@ -1,0 +1,225 @@
+"""The status of an identity and of a trust domain, computed anew each time from what is observed.
+
+Nothing in it depends on the moment of computing besides the transition times of conditions, so that a restarted
+operator computes the status that is already there, and writes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from serviceidentity.domain import plan as planning
+from serviceidentity.domain.authority import Authority, Role, Trust, newest, state_of
+from serviceidentity.domain.credentials import CREDENTIALS
+from serviceidentity.domain.credentials.base import Observed, Reason
+from serviceidentity.domain.material import Held, MalformedError
+from serviceidentity.domain.model import Meta, TrustDomain, spiffe_id
+from serviceidentity.domain.pki import certificates
+from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.schedule import backoff, earliest, format_time, parse_time
+
+Json = dict[str, Any]
+
+OWNED_FIELDS: Final = (
+    "observedGeneration",
+    "conditions",
+    "spiffeID",
+    "nextActionTime",
+    "backoff",
+    "authorities",
+    *(credential.status_field for credential in CREDENTIALS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An action that a server refused and that only backing off helps.
+
+    `repeated` means that it was not tried again yet: its backoff stays as it is.
+    """
+
+    reason: str
+    message: str
+    repeated: bool = False
+
+
+CONFLICT: Final = "Conflict"
+REJECTED: Final = "Rejected"
+ISSUE_FAILED: Final = "IssueFailed"
+_FAILURE_REASONS: Final = frozenset({CONFLICT, REJECTED, ISSUE_FAILED})
+
+
+def of_identity(
+    seen: Observed, failures: Mapping[str, Failure], previous: Mapping[str, Any], now: datetime
+) -> Json:
+    """Return the whole status of an identity. `failures` are by name of the credential."""
+    meta = seen.identity.meta
+    held = {action.credential.name: action.held for action in planning.plan(seen, now) if _is_hold(action)}
+    status: Json = {"observedGeneration": meta.generation}
+    problems: list[tuple[str, str]] = []
+    reports: list[tuple[str, bool, str, str]] = []
+    summaries: list[str] = []
+    for credential in CREDENTIALS:
+        if not credential.requested(seen.identity):
+            continue
+        failure, hold = failures.get(credential.name), held.get(credential.name)
+        try:
+            status[credential.status_field] = credential.report(seen, now)
+            summary = credential.summary(seen, now)
+        except (KeyError, MalformedError, PkiError):
+            summary = ""
+        problem: Failure | Held | None = failure or hold
+        if problem is None and not summary:
+            problem = Held(Reason.SUSPENDED if seen.identity.suspend else Reason.DOES_NOT_EXIST, "nothing is issued yet")
+        if problem is None:
+            summaries.append(summary)
+            reports.append((credential.condition, True, Reason.ISSUED, summary))
+        else:
+            reports.append((credential.condition, False, problem.reason, problem.message))
+            problems.append((problem.reason, problem.message))
+    if problems:
+        ready = ("Ready", False, *problems[0])
+    elif seen.identity.suspend:
+        ready = ("Ready", True, Reason.SUSPENDED, "suspended: nothing is issued or renewed")
+    else:
+        ready = ("Ready", True, Reason.READY, "; ".join(summaries))
+    status["conditions"] = _conditions([ready, *reports], previous, meta.generation, now)
+    if isinstance(seen.trust, Trust):
+        domain = seen.trust.domain.trust_domain
+        status["spiffeID"] = spiffe_id(domain, meta.namespace, seen.identity.service_account)
+    elif "spiffeID" in previous:
+        status["spiffeID"] = previous["spiffeID"]
+    return _finish(status, planning.deadline(seen, now), _backoff(list(failures.values()), previous, now))
+
+
+def of_trust_domain(
+    domain: TrustDomain,
+    authorities: Sequence[Authority],
+    problem: Held | Failure | None,
+    deadline: datetime | None,
+    previous: Mapping[str, Any],
+    now: datetime,
+) -> Json:
+    """Return the whole status of a trust domain."""
+    if problem is None:
+        ready = ("Ready", True, Reason.READY, "the trust domain's authorities can sign")
+    else:
+        ready = ("Ready", False, problem.reason, problem.message)
+    status: Json = {
+        "observedGeneration": domain.meta.generation,
+        "conditions": _conditions([ready], previous, domain.meta.generation, now),
+        "authorities": [_authority(authority, authorities, now) for authority in _by_age(authorities)],
+    }
+    failures = [problem] if isinstance(problem, Failure) else []
+    return _finish(status, deadline, _backoff(failures, previous, now))
+
+
+def of_invalid(meta: Meta, path: str, message: str, previous: Mapping[str, Any], now: datetime) -> Json:
+    """Return the status of an object whose spec can't be understood: what was issued before stays listed."""
+    ready = ("Ready", False, Reason.INVALID_SPEC, f"{path}: {message}" if path else message)
+    status: Json = {name: previous[name] for name in OWNED_FIELDS if name in previous}
+    status.pop("nextActionTime", None)
+    status |= {
+        "observedGeneration": meta.generation,
+        "conditions": _conditions([ready], previous, meta.generation, now),
+    }
+    return status
+
+
+def backing_off(previous: Mapping[str, Any], meta: Meta, now: datetime) -> dict[str, Failure]:
+    """Return the failures, by condition type, that must not be tried again yet. A changed spec is tried at once."""
+    if previous.get("observedGeneration") != meta.generation:
+        return {}
+    try:
+        until = parse_time(previous["backoff"]["nextAttemptTime"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+    if now >= until:
+        return {}
+    return {
+        old["type"]: Failure(old["reason"], old["message"], repeated=True)
+        for old in previous.get("conditions") or []
+        if old.get("status") == "False" and old.get("reason") in _FAILURE_REASONS
+    }
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> Json:
+    """Return the JSON merge patch (RFC 7386) from `old` to `new`, top-level fields as a whole; empty if they agree."""
+    patch = {name: _replacement(old.get(name), value) for name, value in new.items() if old.get(name) != value}
+    return patch | {name: None for name in OWNED_FIELDS if name in old and name not in new}
+
+
+def _replacement(old: object, new: object) -> object:
+    """A merge patch merges objects, so what vanished from one has to be named."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return new | {name: None for name in old if name not in new}
+    return new
+
+
+def _is_hold(action: planning.Action) -> bool:
+    return isinstance(action, planning.Hold)
+
+
+def _finish(status: Json, deadline: datetime | None, failed: Json | None) -> Json:
+    if deadline is not None:
+        status["nextActionTime"] = format_time(deadline)
+    if failed is not None:
+        status["backoff"] = failed
+        retry = parse_time(failed["nextAttemptTime"])
+        status["nextActionTime"] = format_time(earliest(deadline, retry) or retry)
+    return status
+
+
+def _backoff(failures: Sequence[Failure], previous: Mapping[str, Any], now: datetime) -> Json | None:
+    before = previous.get("backoff") or {}
+    if not failures:
+        return None
+    if before and all(failure.repeated for failure in failures):
+        return dict(before)
+    attempts = int(before.get("failedAttempts") or 0) + 1
+    return {
+        "failedAttempts": attempts,
+        "lastFailureTime": format_time(now),
+        "nextAttemptTime": format_time(now + backoff(attempts)),
+    }
+
+
+def _conditions(
+    wanted: Sequence[tuple[str, bool, str, str]], previous: Mapping[str, Any], generation: int, now: datetime
+) -> list[Json]:
+    before = {old.get("type"): old for old in previous.get("conditions") or [] if isinstance(old, dict)}
+    conditions = []
+    for type_, ok, reason, message in wanted:
+        value, old = "True" if ok else "False", before.get(type_, {})
+        unchanged = old.get("status") == value
+        conditions.append(
+            {
+                "type": type_,
+                "status": value,
+                "reason": str(reason),
+                "message": message,
+                "observedGeneration": generation,
+                "lastTransitionTime": old.get("lastTransitionTime") if unchanged else format_time(now),
+            }
+        )
+    return conditions
+
+
+def _by_age(authorities: Sequence[Authority]) -> list[Authority]:
+    return sorted(authorities, key=lambda a: (a.role is not Role.ROOT, -a.generation))
+
+
+def _authority(authority: Authority, authorities: Sequence[Authority], now: datetime) -> Json:
+    facts = certificates.facts(authority.certificate)
+    latest = newest(authorities, authority.role) or authority
+    return {
+        "role": authority.role.value,
+        "generation": authority.generation,
+        "state": state_of(authority, latest, now).value,
+        "secretName": authority.view.name,
+        "serialNumber": facts.serial_number,
+        "fingerprint": facts.fingerprint,
+        "notBefore": format_time(authority.not_before),
+        "notAfter": format_time(authority.not_after),
+    }

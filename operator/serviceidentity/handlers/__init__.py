@@ -1,0 +1,106 @@
+"""kopf's side: watch events become wake-ups, nothing more."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+
+from serviceidentity.adapters.kube.objects import SECRET_SELECTOR, view_of
+from serviceidentity.app.operator import Operator
+from serviceidentity.domain.model import GROUP, VERSION
+
+DELETED = "DELETED"
+
+
+class NoDiffBase(kopf.DiffBaseStorage):
+    """Remembers nothing: there are no handlers of changes, so copying each object to compare it would be for nothing.
+
+    It also makes sure that no Secret's data ever ends in kopf's last-handled-configuration annotation.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})  # type: ignore[typeddict-item]
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+def registry() -> kopf.OperatorRegistry:
+    """Return all handlers, in a registry of their own."""
+    handlers = kopf.OperatorRegistry()
+    kopf.on.login(registry=handlers)(log_in)
+    kopf.on.startup(registry=handlers)(start)
+    kopf.on.cleanup(registry=handlers)(stop)
+    kopf.on.probe(registry=handlers, id="work")(probe)
+    kopf.on.event(GROUP, VERSION, "serviceidentities", registry=handlers)(on_identity)
+    kopf.on.event(GROUP, VERSION, "trustdomains", registry=handlers)(on_trust_domain)
+    kopf.on.event("", "v1", "secrets", registry=handlers)(on_secret)
+    return handlers
+
+
+def log_in(logger: Any, **_: Any) -> kopf.ConnectionInfo | None:
+    """Use the kubeconfig named in the environment, else the pod's service account."""
+    if os.environ.get("KUBECONFIG"):
+        return kopf.login_with_kubeconfig(logger=logger)
+    return kopf.login_with_service_account(logger=logger)
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """Set kopf up as a source of events: it writes nothing of its own, and watches only Secrets with our label."""
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.watching.label_selectors["v1", "secrets"] = SECRET_SELECTOR
+    settings.watching.chunk_size = 500
+    settings.queueing.idle_timeout = 1
+    settings.queueing.exit_timeout = 1
+
+
+async def start(memo: Any, **_: Any) -> None:
+    """Fill the inventory and start the workers before the first watch event."""
+    operator: Operator = memo
+    await operator.start()
+
+
+async def stop(memo: Any, **_: Any) -> None:
+    """Stop the workers and close the connections."""
+    operator: Operator = memo
+    await operator.stop()
+
+
+def probe(memo: Any, **_: Any) -> Mapping[str, Any]:
+    """Return what the liveness endpoint shows; fails when work waits and nothing moves."""
+    operator: Operator = memo
+    return operator.health()
+
+
+async def on_identity(event: Any, memo: Any, **_: Any) -> None:
+    operator: Operator = memo
+    inventory, body = operator.engine.inventory, event["object"]
+    if event["type"] == DELETED:
+        meta = body["metadata"]
+        operator.engine.wake(inventory.drop_identity(meta["namespace"], meta["name"], meta["uid"]))
+    else:
+        operator.engine.wake(inventory.put_identity(body))
+
+
+async def on_trust_domain(event: Any, memo: Any, **_: Any) -> None:
+    operator: Operator = memo
+    inventory, body = operator.engine.inventory, event["object"]
+    if event["type"] == DELETED:
+        operator.engine.wake(inventory.drop_trust_domain(body["metadata"]["name"], body["metadata"]["uid"]))
+    else:
+        operator.engine.wake(inventory.put_trust_domain(body))
+
+
+async def on_secret(event: Any, memo: Any, **_: Any) -> None:
+    operator: Operator = memo
+    view = view_of(event["object"])
+    if event["type"] == DELETED:
+        operator.engine.wake(operator.engine.inventory.drop_secret(view.namespace, view.name, view.uid))
+    else:
+        operator.engine.wake(operator.engine.inventory.put_secret(view))

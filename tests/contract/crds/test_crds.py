@@ -1,0 +1,344 @@
+"""What the API server accepts, refuses and shows: the schemas in crds/ on a real one.
+
+`bad/` holds one file for each way to get a manifest wrong. Its first line is the one line that the user has to see:
+`# expect: <field>: <what is wrong and what is allowed>`. Of a file with two documents the first is there already and
+the second is the change that is refused. `good/` holds manifests that are accepted, in the same form.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+HERE = Path(__file__).parent
+CRDS = Path(__file__).parents[3] / "crds"
+CRD_FILES = sorted(CRDS.glob("*.serviceidentity.dev.yaml"))
+BAD = sorted((HERE / "bad").glob("*.yaml"))
+GOOD = sorted((HERE / "good").glob("*.yaml"))
+NAMESPACE = "crd-contract"
+# What the API server adds when a broken schema constraint kept it from evaluating the rules.
+RULES_SKIPPED = "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid"
+
+pytestmark = pytest.mark.contract
+
+
+class Api:
+    """kubectl in a namespace of our own."""
+
+    def __init__(self, control_plane: Any) -> None:
+        self.control_plane = control_plane
+
+    def __call__(self, *args: str, input: str | None = None, check: bool = True) -> Any:  # noqa: A002
+        return self.control_plane.kubectl(*args, "--namespace", NAMESPACE, input=input, check=check)
+
+    def apply(self, manifest: str, *flags: str, check: bool = True) -> Any:
+        return self("apply", "--filename", "-", *flags, input=manifest, check=check)
+
+    def show(self, manifest: str) -> dict[str, Any]:
+        """Return what the object would be stored as."""
+        return json.loads(self.apply(manifest, "--dry-run=server", "--output", "json").stdout)
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: Any) -> Iterator[Api]:
+    api = Api(control_plane)
+    control_plane.kubectl("apply", "--server-side", "--kustomize", str(CRDS))
+    names = [yaml.safe_load(file.read_text())["metadata"]["name"] for file in CRD_FILES]
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", *names)
+    control_plane.kubectl("apply", "--filename", "-", input=f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}")
+    yield api
+    control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@pytest.fixture
+def existing(api: Api) -> Iterator[Any]:
+    """Create objects, and remove them after the test."""
+    made: list[str] = []
+
+    def create(manifest: str) -> None:
+        made.append(manifest)
+        api.apply(manifest)
+
+    yield create
+    for manifest in made:
+        api("delete", "--filename", "-", input=manifest)
+
+
+def documents(file: Path) -> tuple[list[str], str]:
+    """Return the manifests that are there already, and the one to try."""
+    *before, tried = file.read_text().split("---\n")
+    return before, tried
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_bad_manifest_is_refused_with_one_clear_line(api: Api, existing: Any, file: Path) -> None:
+    expected = file.read_text().splitlines()[0].removeprefix("# expect: ")
+    before, tried = documents(file)
+    for manifest in before:
+        existing(manifest)
+
+    refused = api.apply(tried, "--dry-run=server", check=False)
+
+    assert refused.returncode != 0, "the API server accepted it"
+    lines = [line for line in refused.stderr.splitlines() if RULES_SKIPPED not in line]
+    complaints = [line for line in lines if not line.endswith("is invalid: ")]
+    assert len(complaints) == 1, refused.stderr
+    assert expected in complaints[0], refused.stderr
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_bad_manifest_says_what_to_expect(file: Path) -> None:
+    assert re.match(r"# expect: (\w+(\[\w+\])?(\.\w+(\[\w+\])?)*: |unknown field |must )", file.read_text())
+
+
+@pytest.mark.parametrize("file", GOOD, ids=lambda file: file.stem)
+def test_good_manifest_is_accepted(api: Api, existing: Any, file: Path) -> None:
+    before, tried = documents(file)
+    for manifest in before:
+        existing(manifest)
+
+    api.apply(tried, "--dry-run=server")
+
+
+def test_defaults_of_an_identity(api: Api) -> None:
+    stored = api.show((HERE / "good" / "sid-minimal-certificate.yaml").read_text())
+
+    assert stored["spec"] == {
+        "trustDomainRef": {"name": "default"},
+        "certificate": {
+            "duration": "24h",
+            "usages": ["digital signature", "server auth", "client auth"],
+            "privateKey": {"algorithm": "ECDSA", "encoding": "PKCS8", "rotationPolicy": "Always"},
+        },
+        "deletionPolicy": "Delete",
+        "suspend": False,
+    }
+
+
+def test_defaults_of_hmac(api: Api) -> None:
+    stored = api.show((HERE / "good" / "sid-minimal-hmac.yaml").read_text())
+
+    assert stored["spec"]["hmac"] == {"rotateEvery": "720h", "overlap": "24h", "publishBefore": "2m"}
+    assert "certificate" not in stored["spec"]
+
+
+def test_default_key_of_a_keystore_password(api: Api) -> None:
+    stored = api.show((HERE / "good" / "sid-keystore-own-password.yaml").read_text())
+
+    assert stored["spec"]["certificate"]["keystorePasswordSecretRef"] == {"name": "keystore", "key": "password"}
+
+
+def test_defaults_of_a_trust_domain(api: Api) -> None:
+    stored = api.show((HERE / "good" / "td-minimal.yaml").read_text())
+
+    assert stored["spec"] == {
+        "trustDomain": "example.org",
+        "root": {"duration": "87600h", "privateKey": {"algorithm": "ECDSA"}},
+        "intermediate": {"duration": "8760h", "privateKey": {"algorithm": "ECDSA"}},
+        "maxLeafDuration": "2160h",
+        "backdate": "5m",
+        "deletionPolicy": "Retain",
+    }
+
+
+@pytest.mark.parametrize("name", ["sid-everything", "td-everything"])
+def test_nothing_that_was_asked_for_is_dropped_or_changed(api: Api, name: str) -> None:
+    manifest = (HERE / "good" / f"{name}.yaml").read_text()
+
+    assert api.show(manifest)["spec"] == yaml.safe_load(manifest)["spec"]
+
+
+def schemas(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Return every schema below this one with its path."""
+    yield path, node
+    for name, child in node.get("properties", {}).items():
+        yield from schemas(child, f"{path}.{name}")
+    for keyword in ("items", "additionalProperties"):
+        if keyword in node:
+            yield from schemas(node[keyword], f"{path}[]")
+
+
+def every_schema() -> list[Any]:
+    found = []
+    for file in CRD_FILES:
+        crd = yaml.safe_load(file.read_text())
+        (version,) = crd["spec"]["versions"]
+        for path, schema in schemas(version["schema"]["openAPIV3Schema"], crd["spec"]["names"]["kind"]):
+            found.append(pytest.param(schema, id=path))
+    return found
+
+
+@pytest.mark.parametrize("schema", every_schema())
+def test_field_is_described_and_bounded(schema: Mapping[str, Any]) -> None:
+    assert schema["description"].endswith(".")
+    match schema["type"]:
+        case "array":
+            assert schema["maxItems"] > 0
+            assert schema["x-kubernetes-list-type"] in {"set", "map", "atomic"}
+        case "object" if "additionalProperties" in schema:
+            assert schema["maxProperties"] > 0
+    for rule in schema.get("x-kubernetes-validations", []):
+        assert rule["message"]
+        assert "\n" not in rule["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [
+        ("sid.spec.certificate.renewBefore", "How long before its end a certificate is renewed"),
+        ("sid.spec.hmac.overlap", "How long the previous key still verifies"),
+        ("sid.status.certificate.renewalTime", "When it will be renewed"),
+        ("td.spec.root.duration", "How long a root is valid"),
+    ],
+)
+def test_kubectl_explains_a_field(api: Api, field: str, sentence: str) -> None:
+    assert sentence in " ".join(api("explain", field).stdout.split())
+
+
+IDENTITY_STATUS = {
+    "observedGeneration": 1,
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "True",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "reason": "Issued",
+            "message": "everything is in place",
+        }
+    ],
+    "spiffeID": "spiffe://example.org/ns/shop/sa/order-service",
+    "nextActionTime": "2126-01-01T16:00:00Z",
+    "certificate": {
+        "secretName": "order-service-tls",
+        "serialNumber": "0a1b",
+        "fingerprint": "ab" * 32,
+        "issuerFingerprint": "cd" * 32,
+        "notBefore": "2126-01-01T00:00:00Z",
+        "notAfter": "2126-01-02T00:00:00Z",
+        "renewalTime": "2126-01-01T16:00:00Z",
+        "revision": 1,
+    },
+    "hmac": {
+        "secretName": "order-service-hmac",
+        "keys": [
+            {"keyID": "0011223344556677", "state": "Active", "activationTime": "2026-01-01T00:00:00Z"},
+            {"keyID": "8899aabbccddeeff", "state": "Retiring", "retirementTime": "2126-01-02T00:00:00Z"},
+        ],
+        "nextRotationTime": "2126-01-31T00:00:00Z",
+    },
+    "keyring": {
+        "secretName": "order-service-hmac-keyring",
+        "callers": [{"serviceID": "web", "name": "web", "namespace": "shop", "keyIDs": ["0011223344556677"]}],
+    },
+    "backoff": {
+        "failedAttempts": 1,
+        "lastFailureTime": "2026-01-01T00:00:00Z",
+        "nextAttemptTime": "2026-01-01T00:01:00Z",
+    },
+}
+AUTHORITY = {
+    "role": "Root",
+    "generation": 1,
+    "state": "Active",
+    "secretName": "default-root-1",
+    "serialNumber": "01",
+    "fingerprint": "ef" * 32,
+    "issuerFingerprint": "ef" * 32,
+    "notBefore": "2026-01-01T00:00:00Z",
+    "notAfter": "2036-01-01T00:00:00Z",
+}
+DOMAIN_STATUS = {
+    "observedGeneration": 1,
+    "conditions": IDENTITY_STATUS["conditions"],
+    "nextActionTime": "2126-09-01T00:00:00Z",
+    "authorities": [
+        AUTHORITY | {"role": "Intermediate", "notAfter": "2027-01-01T00:00:00Z"},
+        AUTHORITY,
+        AUTHORITY | {"generation": 2, "state": "Prepared"},
+    ],
+    "backoff": IDENTITY_STATUS["backoff"],
+}
+
+
+def with_status(api: Api, existing: Any, file: str, resource: str, status: Mapping[str, Any]) -> None:
+    existing((HERE / "good" / file).read_text())
+    api("patch", resource, "--subresource=status", "--type=merge", "--patch", json.dumps({"status": status}))
+
+
+def table(text: str) -> dict[str, str]:
+    """Return the only row of a table of kubectl by its headings."""
+    headings, row = text.splitlines()
+    names = re.split(r" {2,}", headings.strip())
+    starts = [headings.index(name) for name in names]
+    cells = [row[start:end].strip() for start, end in zip(starts, [*starts[1:], None], strict=True)]
+    return dict(zip(names, cells, strict=True))
+
+
+def test_status_of_an_identity_is_kept_and_shown(api: Api, existing: Any) -> None:
+    with_status(api, existing, "sid-minimal-certificate.yaml", "sid/order-service", IDENTITY_STATUS)
+
+    assert json.loads(api("get", "sid", "order-service", "--output", "json").stdout)["status"] == IDENTITY_STATUS
+    shown = table(api("get", "sid").stdout)
+    assert re.fullmatch(r"\d+s", shown.pop("AGE"))
+    assert shown == {
+        "NAME": "order-service",
+        "READY": "True",
+        "EXPIRES": "2126-01-02T00:00:00Z",
+        "NEXT ACTION": "2126-01-01T16:00:00Z",
+    }
+    wide = table(api("get", "sid", "--output", "wide").stdout)
+    assert wide["SPIFFE ID"] == "spiffe://example.org/ns/shop/sa/order-service"
+    assert wide["REASON"] == "Issued"
+    assert wide["MESSAGE"] == "everything is in place"
+
+
+def test_status_of_a_trust_domain_is_kept_and_shown(api: Api, existing: Any) -> None:
+    with_status(api, existing, "td-minimal.yaml", "td/default", DOMAIN_STATUS)
+
+    assert json.loads(api("get", "td", "default", "--output", "json").stdout)["status"] == DOMAIN_STATUS
+    shown = table(api("get", "td", "default").stdout)
+    assert re.fullmatch(r"\d+s", shown.pop("AGE"))
+    assert shown == {
+        "NAME": "default",
+        "TRUST DOMAIN": "example.org",
+        "READY": "True",
+        "ROOT EXPIRES": "2036-01-01T00:00:00Z",
+        "NEXT ACTION": "2126-09-01T00:00:00Z",
+    }
+    wide = table(api("get", "td", "default", "--output", "wide").stdout)
+    assert wide["REASON"] == "Issued"
+    assert wide["MESSAGE"] == "everything is in place"
+
+
+def test_spec_can_not_be_changed_through_status_nor_status_through_spec(api: Api, existing: Any) -> None:
+    existing((HERE / "good" / "sid-minimal-certificate.yaml").read_text())
+    api("patch", "sid", "order-service", "--type=merge", "--patch", json.dumps({"status": IDENTITY_STATUS}))
+
+    assert "status" not in json.loads(api("get", "sid", "order-service", "--output", "json").stdout)
+
+
+def test_identities_are_selected_by_trust_domain(api: Api, existing: Any) -> None:
+    for name, domain in (("order-service", "default"), ("payment-service", "internal")):
+        existing(
+            f"{{apiVersion: serviceidentity.dev/v1alpha1, kind: ServiceIdentity, metadata: {{name: {name}}},"
+            f" spec: {{certificate: {{}}, trustDomainRef: {{name: {domain}}}}}}}"
+        )
+
+    selected = api("get", "sid", "--field-selector", "spec.trustDomainRef.name=default", "--output", "name")
+
+    assert selected.stdout.split() == ["serviceidentity.serviceidentity.dev/order-service"]
+
+
+def test_category_lists_both_kinds(api: Api, existing: Any) -> None:
+    existing((HERE / "good" / "sid-minimal-hmac.yaml").read_text())
+    existing((HERE / "good" / "td-minimal.yaml").read_text())
+
+    names = api("get", "serviceidentity", "--output", "name").stdout.split()
+
+    assert "serviceidentity.serviceidentity.dev/order-service" in names
+    assert "trustdomain.serviceidentity.dev/default" in names
