@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import secrets
+import socket
 import sys
 from datetime import timedelta
 
@@ -11,8 +13,10 @@ import kopf
 from serviceidentity import handlers
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.adapters.kube.events import KubeEvents
+from serviceidentity.adapters.kube.lease import KubeLease
 from serviceidentity.adapters.kube.objects import KubeObjects, KubeSecrets
 from serviceidentity.app.engine import Engine, system_clock
+from serviceidentity.app.leadership import LeaseLeadership
 from serviceidentity.app.operator import Lists, Operator
 from serviceidentity.config import Config, from_process
 
@@ -22,9 +26,9 @@ logger = logging.getLogger("serviceidentity")
 async def build(config: Config, stop: asyncio.Event) -> Operator:
     """Connect to the API server and put the parts together. Raises RejectedError without usable credentials."""
     client = await KubeClient.connect(config.kubeconfig, config.context)
-    secrets, objects = KubeSecrets(client), KubeObjects(client)
+    secret_store, objects = KubeSecrets(client), KubeObjects(client)
     events = KubeEvents(client, lambda: len(engine.queue) > 0, enabled=config.events)
-    engine = Engine(config.authority_namespace, secrets, objects, events, system_clock)
+    engine = Engine(config.authority_namespace, secret_store, objects, events, system_clock)
 
     async def lists() -> Lists:
         served = config.namespaces
@@ -32,7 +36,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         return Lists(
             domains=await objects.list_trust_domains(),
             identities=await objects.list_identities(served),
-            secrets=await secrets.list_ours(with_authorities),
+            secrets=await secret_store.list_ours(with_authorities),
         )
 
     return Operator(
@@ -42,6 +46,9 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         resync=timedelta(seconds=config.resync_seconds),
         background=events.run,
         close=client.close,
+        leadership=LeaseLeadership(KubeLease(client, config.authority_namespace), process_identity())
+        if config.leader_elect
+        else None,
         on_lost=stop.set,
     )
 
@@ -63,6 +70,11 @@ async def run(config: Config) -> None:
         liveness_endpoint=f"http://{config.probe_address}/healthz" if config.probe_address else None,
         stop_flag=stop,
     )
+
+
+def process_identity() -> str:
+    """Return a name for this process that no other one has, not even the next one in the same pod."""
+    return f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
 
 
 def set_up_logging(level: str) -> None:

@@ -18,11 +18,13 @@ from serviceidentity.domain.material import MalformedError, SecretContent, Secre
 from serviceidentity.domain.model import Identity, Key, Kind, spiffe_id
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm
-from serviceidentity.domain.plan import Action, Hold, Remove, Restore, Write
+from serviceidentity.domain.plan import Hold, Remove, Restore, Write
 from serviceidentity.domain.status import Failure
 from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError
 
 logger = logging.getLogger(__name__)
+
+Due = Write | Restore | Remove
 
 
 class IdentityReconciler:
@@ -53,22 +55,24 @@ class IdentityReconciler:
             await self._report(key, entry, wanted)
             return None
         seen = self.observe(entry.spec)
-        failures = status.backing_off(entry.status, entry.meta, now)
-        actions = [action for action in planning.plan(seen, now) if not _waits(action, failures)]
+        plan = planning.plan(seen, now)
+        blocked = status.backing_off(entry.status, entry.meta, now)
+        holds = {action.credential.name: action.held for action in plan if isinstance(action, Hold)}
+        due = [action for action in plan if not isinstance(action, Hold)]
+        actions = [action for action in due if isinstance(action, Remove) or action.credential.condition not in blocked]
         failures = {
-            action.credential.name: failures[action.credential.condition]
-            for action in planning.plan(seen, now)
-            if isinstance(action, Write | Restore) and action.credential.condition in failures
+            action.credential.name: blocked[action.credential.condition]
+            for action in due
+            if isinstance(action, Write | Restore) and action.credential.condition in blocked
         }
         if actions:
             failures |= await self._apply(seen, actions, now)
             seen = self.observe(entry.spec)
         else:
             self._trust_what_is_there(seen)
-        wanted = status.of_identity(seen, failures, entry.status, now)
+        wanted = status.of_identity(seen, holds | failures, entry.status, now)
         await self._report(key, entry, wanted)
-        done = [action for action in actions if isinstance(action, Write | Restore | Remove)]
-        self._tell(key, entry, wanted, done, failures)
+        self._tell(key, entry, wanted, actions, failures)
         return _next_look(wanted)
 
     def observe(self, identity: Identity) -> Observed:
@@ -93,6 +97,7 @@ class IdentityReconciler:
             identity=identity,
             trust=self._trust.of(identity.trust_domain, self._clock()),
             contents=contents,
+            known_good=frozenset(name for name in contents if (identity.meta.namespace, name) in inventory.remembered),
             drifted=drifted,
             callers=self._callers(identity) if identity.callers else (),
             published=self._published(identity) if identity.hmac else {},
@@ -155,7 +160,7 @@ class IdentityReconciler:
                 if found is not None and location not in self._inventory.remembered and location[1] in seen.contents:
                     self._inventory.remember(found)
 
-    async def _apply(self, seen: Observed, actions: Sequence[Action], now: datetime) -> dict[str, Failure]:
+    async def _apply(self, seen: Observed, actions: Sequence[Due], now: datetime) -> dict[str, Failure]:
         stores = [action for action in actions if isinstance(action, Write | Restore)]
         outcomes = await asyncio.gather(*(self._store(seen, action, now) for action in stores), return_exceptions=True)
         failures: dict[str, Failure] = {}
@@ -219,7 +224,7 @@ class IdentityReconciler:
             return
         before, entry.status = entry.status, wanted
         try:
-            await self._statuses.patch(key, patch)
+            entry.resource_version = max(entry.resource_version, await self._statuses.patch(key, patch))
         except MissingError:
             self._inventory.drop_identity(key.namespace, key.name, entry.meta.uid)
         except Exception:
@@ -227,24 +232,16 @@ class IdentityReconciler:
             raise
 
     def _tell(
-        self, key: Key, entry: Entry[Identity], wanted: status.Json, done: Sequence[Action], failures: dict[str, Failure]
+        self, key: Key, entry: Entry[Identity], wanted: status.Json, written: Sequence[Due], failures: dict[str, Failure]
     ) -> None:
         fresh = {name: failure for name, failure in failures.items() if not failure.repeated}
         for failure in fresh.values():
             self._events.emit(key, entry.meta.uid, failure.reason, failure.message, warning=True)
-        written = [action for action in done if not isinstance(action, Hold)]
         if written and not failures:
             reasons = sorted({action.due.reason.value for action in written})
             logger.info("%s: wrote %s (%s)", key, ", ".join(a.secret for a in written), ", ".join(reasons))
             text = f"{wanted['conditions'][0]['message']} ({', '.join(reasons)})"
             self._events.emit(key, entry.meta.uid, "Issued", text)
-
-
-def _waits(action: Action, failures: dict[str, Failure]) -> bool:
-    """Say whether the action has failed before and its backoff is not over."""
-    return isinstance(action, Hold) or (
-        isinstance(action, Write | Restore) and action.credential.condition in failures
-    )
 
 
 def _with_metadata(good: SecretView, found: SecretView) -> SecretView:

@@ -48,6 +48,8 @@ class Inventory:
         key = identity_key(meta["namespace"], meta["name"])
         old = self.identities.get(key)
         new = _entry(body, parse.identity)
+        if _is_older(new, old):
+            return set()
         self.identities[key] = new
         if old is not None and _same_request(old, new):
             new.spec = old.spec
@@ -73,6 +75,8 @@ class Inventory:
         key = trust_domain_key(body["metadata"]["name"])
         old = self.domains.get(key)
         new = _entry(body, parse.trust_domain)
+        if _is_older(new, old):
+            return set()
         self.domains[key] = new
         if old is not None and _same_request(old, new):
             new.spec = old.spec
@@ -230,6 +234,11 @@ def _entry(body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Spec]) -
         status=dict(body.get("status") or {}),
         resource_version=int(meta.get("resourceVersion") or 0),
     )
+
+
+def _is_older(new: Entry[Any], old: Entry[Any] | None) -> bool:
+    """Say whether a list or watch tells what has been known before (KEP-5504: versions may be compared)."""
+    return old is not None and old.meta.uid == new.meta.uid and new.resource_version <= old.resource_version
 
 
 def _same_request(old: Entry[Any], new: Entry[Any]) -> bool:

@@ -37,8 +37,8 @@ class Secrets(Protocol):
 class Statuses(Protocol):
     """Status subresources of our kinds."""
 
-    async def patch(self, key: Key, patch: Mapping[str, Any]) -> None:
-        """Apply a merge patch to the status. Raises MissingError when the object is gone."""
+    async def patch(self, key: Key, patch: Mapping[str, Any]) -> int:
+        """Apply a merge patch to the status; return the new resource version. MissingError: the object is gone."""
         ...
 
 

@@ -206,7 +206,7 @@ class TrustDomainReconciler:
             return
         before, entry.status = entry.status, wanted
         try:
-            await self._statuses.patch(key, patch)
+            entry.resource_version = max(entry.resource_version, await self._statuses.patch(key, patch))
         except MissingError:
             self._inventory.drop_trust_domain(key.name, entry.meta.uid)
         except Exception:

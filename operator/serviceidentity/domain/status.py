@@ -51,11 +51,10 @@ _FAILURE_REASONS: Final = frozenset({CONFLICT, REJECTED, ISSUE_FAILED})
 
 
 def of_identity(
-    seen: Observed, failures: Mapping[str, Failure], previous: Mapping[str, Any], now: datetime
+    seen: Observed, obstacles: Mapping[str, Failure | Held], previous: Mapping[str, Any], now: datetime
 ) -> Json:
-    """Return the whole status of an identity. `failures` are by name of the credential."""
+    """Return the whole status of an identity. `obstacles` say, by name of the credential, why it is not as asked for."""
     meta = seen.identity.meta
-    held = {action.credential.name: action.held for action in planning.plan(seen, now) if _is_hold(action)}
     status: Json = {"observedGeneration": meta.generation}
     problems: list[tuple[str, str]] = []
     reports: list[tuple[str, bool, str, str]] = []
@@ -63,13 +62,12 @@ def of_identity(
     for credential in CREDENTIALS:
         if not credential.requested(seen.identity):
             continue
-        failure, hold = failures.get(credential.name), held.get(credential.name)
         try:
             status[credential.status_field] = credential.report(seen, now)
             summary = credential.summary(seen, now)
         except (KeyError, MalformedError, PkiError):
             summary = ""
-        problem: Failure | Held | None = failure or hold
+        problem = obstacles.get(credential.name)
         if problem is None and not summary:
             problem = Held(Reason.SUSPENDED if seen.identity.suspend else Reason.DOES_NOT_EXIST, "nothing is issued yet")
         if problem is None:
@@ -90,7 +88,8 @@ def of_identity(
         status["spiffeID"] = spiffe_id(domain, meta.namespace, seen.identity.service_account)
     elif "spiffeID" in previous:
         status["spiffeID"] = previous["spiffeID"]
-    return _finish(status, planning.deadline(seen, now), _backoff(list(failures.values()), previous, now))
+    failures = [obstacle for obstacle in obstacles.values() if isinstance(obstacle, Failure)]
+    return _finish(status, planning.deadline(seen, now), _backoff(failures, previous, now))
 
 
 def of_trust_domain(
@@ -155,10 +154,6 @@ def _replacement(old: object, new: object) -> object:
     if isinstance(old, dict) and isinstance(new, dict):
         return new | {name: None for name in old if name not in new}
     return new
-
-
-def _is_hold(action: planning.Action) -> bool:
-    return isinstance(action, planning.Hold)
 
 
 def _finish(status: Json, deadline: datetime | None, failed: Json | None) -> Json:

@@ -42,11 +42,9 @@ def registry() -> kopf.OperatorRegistry:
     return handlers
 
 
-def log_in(logger: Any, **_: Any) -> kopf.ConnectionInfo | None:
-    """Use the kubeconfig named in the environment, else the pod's service account."""
-    if os.environ.get("KUBECONFIG"):
-        return kopf.login_with_kubeconfig(logger=logger)
-    return kopf.login_with_service_account(logger=logger)
+def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Use the kubeconfig named in the environment, else the pod's service account. Asked anew when a token expires."""
+    return kopf.login_with_kubeconfig(**kwargs) if os.environ.get("KUBECONFIG") else kopf.login_with_service_account(**kwargs)
 
 
 def configure(settings: kopf.OperatorSettings) -> None:

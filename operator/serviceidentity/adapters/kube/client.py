@@ -7,7 +7,8 @@ ours or a Secret. Transport, TLS, kubeconfig and token refresh are the official 
 import json
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
@@ -37,6 +38,9 @@ class KubeClient:
 
     def __init__(self, configuration: Configuration) -> None:
         configuration.connection_pool_maxsize = CONNECTIONS
+        # aiohttp would look for a proxy in the environment anew, in a thread, for each request; once is enough.
+        configuration.proxy = configuration.proxy or _environment_proxy(configuration.host)
+        configuration.client_session_kwargs = {"trust_env": False}
         self._client = ApiClient(configuration)
         self._host: str = configuration.host
 
@@ -103,6 +107,14 @@ class KubeClient:
 
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
+
+
+def _environment_proxy(host: str) -> str | None:
+    """Return the proxy that HTTPS_PROXY and NO_PROXY name for the API server, if any."""
+    address = urlsplit(host)
+    if proxy_bypass(address.hostname or ""):
+        return None
+    return getproxies().get(address.scheme)
 
 
 def segment(name: str) -> str:

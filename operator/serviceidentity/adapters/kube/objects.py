@@ -99,9 +99,10 @@ class KubeObjects:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
 
-    async def patch(self, key: Key, patch: Mapping[str, Any]) -> None:
+    async def patch(self, key: Key, patch: Mapping[str, Any]) -> int:
         path = f"{collection(key.kind, key.namespace)}/{segment(key.name)}/status"
-        await self._client.request("PATCH", path, {"status": dict(patch)}, MERGE_PATCH)
+        body = await self._client.request("PATCH", path, {"status": dict(patch)}, MERGE_PATCH)
+        return int(body["metadata"]["resourceVersion"])
 
     async def list_identities(self, namespaces: tuple[str, ...] | None) -> tuple[list[Json], int]:
         """Return all ServiceIdentities in the given namespaces, or everywhere."""

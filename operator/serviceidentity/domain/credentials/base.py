@@ -62,13 +62,14 @@ class Caller:
 class Observed:
     """Everything that decisions about one identity depend on, besides the time.
 
-    `contents` is what each Secret should still hold: as remembered from the last good look, else as found. `drifted`
-    says how what is found differs from that. `published` has the key IDs in each consenting verifier's keyring.
+    `contents` is what each Secret should still hold: as remembered from the last good look, else as found. Those in
+    `known_good` were written or examined by this process. `drifted` says how what is found differs from that. `published` has the key IDs in each consenting verifier's keyring.
     """
 
     identity: Identity
     trust: Trust | Held
     contents: Mapping[str, SecretView] = field(default_factory=dict)
+    known_good: frozenset[str] = frozenset()
     drifted: Mapping[str, str] = field(default_factory=dict)
     callers: tuple[Caller, ...] = ()
     published: Mapping[Key, frozenset[str]] = field(default_factory=dict)

@@ -173,10 +173,12 @@ def bundle_changed(seen: Observed, view: SecretView, _now: datetime) -> Due | No
     return None
 
 
-REISSUE: Final[tuple[Check, ...]] = (
+EXAMINE: Final[tuple[Check, ...]] = (
     missing_data,
     invalid_key_pair,
     not_the_request,
+)
+REISSUE: Final[tuple[Check, ...]] = (
     incorrect_issuer,
     request_changed,
     rotation_requested,
@@ -208,7 +210,8 @@ class Certificate:
         if view is None:
             due: Due | None = Due(Reason.DOES_NOT_EXIST, "the Secret does not exist yet")
         else:
-            due = first_due(REISSUE, seen, view, now)
+            checks = REISSUE if view.name in seen.known_good else EXAMINE + REISSUE
+            due = first_due(checks, seen, view, now)
         if due is None or not due.fresh:
             return due
         if isinstance(seen.trust, Held):

@@ -1,0 +1,2 @@
+class PkiError(ValueError):
+    """PKI problem."""
