@@ -80,8 +80,9 @@ def process_identity() -> str:
 def set_up_logging(level: str) -> None:
     """Log to stderr. kopf and the HTTP client print whole objects when they debug, so they never go below INFO."""
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
-    for name in ("kopf", "aiohttp", "asyncio"):
+    for name in ("kopf", "aiohttp", "asyncio", "kubernetes"):
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for each watch event says nothing
 
 
 def main() -> None:

@@ -37,7 +37,9 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     )
 
     def setting(flag: str, variable: str, default: str, text: str) -> None:
-        parser.add_argument(flag, default=environment.get(variable, default), metavar="VALUE", help=f"{text} [{variable}]")
+        parser.add_argument(
+            flag, default=environment.get(variable, default), metavar="VALUE", help=f"{text} [{variable}]"
+        )
 
     setting("--namespaces", "SIO_NAMESPACES", "", "namespaces to serve, separated by commas; empty: all")
     setting("--authority-namespace", "SIO_AUTHORITY_NAMESPACE", own_namespace(environment), "where CA keys are kept")

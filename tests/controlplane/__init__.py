@@ -6,6 +6,19 @@
 Everything listens on 127.0.0.1 on free ports, lives in one temporary directory, and is gone afterwards.
 """
 
-from tests.controlplane.cluster import ControlPlane, start_control_plane
+from tests.controlplane.binaries import MissingProgramError
+from tests.controlplane.cluster import ControlPlane, KubectlError, NotOursError, start_control_plane
+from tests.controlplane.named import UnnamedContextError
+from tests.controlplane.openbao import OpenBao
+from tests.controlplane.processes import NotReadyError
 
-__all__ = ["ControlPlane", "start_control_plane"]
+__all__ = [
+    "ControlPlane",
+    "KubectlError",
+    "MissingProgramError",
+    "NotOursError",
+    "NotReadyError",
+    "OpenBao",
+    "UnnamedContextError",
+    "start_control_plane",
+]

@@ -31,7 +31,9 @@ class OperatorProcess:
 
     _count = 0
 
-    def __init__(self, plane: ControlPlane, *arguments: str, kubeconfig: Path | None = None, events: bool = True) -> None:
+    def __init__(
+        self, plane: ControlPlane, *arguments: str, kubeconfig: Path | None = None, events: bool = True
+    ) -> None:
         OperatorProcess._count += 1
         kubeconfig = kubeconfig or plane.kubeconfig_for(NAMESPACE, SERVICE_ACCOUNT)
         command = [

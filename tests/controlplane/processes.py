@@ -1,16 +1,24 @@
 """Child processes that never outlive us, free ports, waiting."""
 
-import ctypes
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-PR_SET_PDEATHSIG: Final = 1
+TETHER: Final = Path(__file__).with_name("tether.py")
+
+# The kernel ties a child to the *thread* that started it (prctl(2), PR_SET_PDEATHSIG), so one that lives as long as
+# this process starts them all; a test may then restart a server from any thread of its own.
+_spawner: Final = ThreadPoolExecutor(1, "spawner")
+_ports_given: Final[set[int]] = set()
 
 
 class NotReadyError(RuntimeError):
@@ -18,43 +26,66 @@ class NotReadyError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a port on 127.0.0.1 that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port on 127.0.0.1 that nothing listens on, never the same twice. Raises NotReadyError if there is none.
+
+    It lies below the ports that the kernel gives to outgoing connections: a server that is stopped for a while finds
+    its port free again, and a client that keeps knocking meanwhile cannot end up connected to itself.
+    """
+    for _ in range(1000):
+        port = random.randrange(10_000, _first_outgoing_port())
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            if port not in _ports_given:
+                _ports_given.add(port)
+                return port
+    raise NotReadyError("no free port on 127.0.0.1")
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill this child when its parent dies, however that happens (Linux)."""
+def _first_outgoing_port() -> int:
     try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        pass  # not Linux: the parent's own clean-up has to do
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        first = 49_152  # RFC 6335 section 6: dynamic ports
+    return first if first > 15_000 else 65_536
 
 
 class Process:
-    """One program with its log in a file. Must be started from a thread that lives as long as the program should."""
+    """One program with its log in a file. The kernel kills it when this Python process dies, however that happens.
+
+    (On Linux; elsewhere it outlives a `kill -9` of its parent.)
+    """
 
     def __init__(
-        self, name: str, command: Sequence[str], directory: Path, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        cwd: Path | None = None,
     ) -> None:
         self.name = name
-        self._command = list(command)
-        self._environment = dict(environment) if environment else None
+        self.command = list(command)
         self.log = directory / f"{name}.log"
+        self._environment = dict(environment) if environment else {}
+        self._cwd = cwd
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the program; its output is appended to the log."""
+        """Start the program; its output is appended to the log. Does nothing when it runs."""
+        if not self.running:
+            self._child = _spawner.submit(self._spawn).result()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                self._command,
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | (self._environment or {}),
-                preexec_fn=_die_with_parent,
-                start_new_session=True,
+                cwd=self._cwd,
+                env=os.environ | self._environment,
+                start_new_session=True,  # Ctrl-C is for us alone; we decide in which order things end
             )
 
     @property
@@ -69,9 +100,14 @@ class Process:
         """Whether the program runs."""
         return self._child is not None and self._child.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended: None while it runs or when it was never started, minus the signal's number when killed."""
+        return None if self._child is None else self._child.poll()
+
     def stop(self, timeout: float = 10) -> None:
-        """Ask the program to end, and kill it when it does not."""
-        if self._child is None or self._child.poll() is not None:
+        """Ask the program to end, and kill it when it has not done so after `timeout` seconds."""
+        if self._child is None or not self.running:
             return
         self._child.terminate()
         try:
@@ -80,21 +116,18 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the program at once."""
-        if self._child is not None and self._child.poll() is None:
-            self._child.kill()
-            self._child.wait()
+        """Kill the program, and whatever it started, at once."""
+        kill_all([self])
 
     def wait_until(self, ready: Callable[[], bool], timeout: float = 60) -> None:
         """Return when `ready` says so. Raises NotReadyError with the end of the log when it never does."""
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+        while not ready():
             if not self.running:
-                raise NotReadyError(f"{self.name} ended:\n{self.last_words()}")
-            if ready():
-                return
-            time.sleep(0.05)
-        raise NotReadyError(f"{self.name} was not ready within {timeout:.0f} s:\n{self.last_words()}")
+                raise NotReadyError(f"{self.name} ended with {self.exit_code}:\n{self.last_words()}")
+            if time.monotonic() > deadline:
+                raise NotReadyError(f"{self.name} was not ready within {timeout:.0f} s:\n{self.last_words()}")
+            time.sleep(0.03)
 
     def last_words(self, lines: int = 30) -> str:
         """Return the end of the log."""
@@ -102,3 +135,13 @@ class Process:
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
         except OSError:
             return ""
+
+
+def kill_all(processes: Iterable[Process]) -> None:
+    """Kill the programs at once, all of them before waiting for the first."""
+    children = [process._child for process in processes if process._child is not None and process.running]
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # each is the leader of its own session
+    for child in children:
+        child.wait()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from serviceidentity.app.inventory import Entry, Inventory
@@ -25,13 +25,20 @@ from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError
 logger = logging.getLogger(__name__)
 
 Due = Write | Restore | Remove
+_PASSING = frozenset({"TrustDomainNotReady"})  # at the first start: over before anyone could read of it
 
 
 class IdentityReconciler:
     """Makes the Secrets of an identity what its spec asks for."""
 
     def __init__(
-        self, inventory: Inventory, trust: TrustRegistry, secrets: Secrets, statuses: Statuses, events: Events, clock: Clock
+        self,
+        inventory: Inventory,
+        trust: TrustRegistry,
+        secrets: Secrets,
+        statuses: Statuses,
+        events: Events,
+        clock: Clock,
     ) -> None:
         self._inventory = inventory
         self._trust = trust
@@ -51,7 +58,9 @@ class IdentityReconciler:
             return None
         now = self._clock()
         if isinstance(entry.spec, InvalidSpecError):
-            wanted = status.of_invalid(entry.meta, entry.spec.path, str(entry.spec).partition(": ")[2], entry.status, now)
+            wanted = status.of_invalid(
+                entry.meta, entry.spec.path, str(entry.spec).partition(": ")[2], entry.status, now
+            )
             await self._report(key, entry, wanted)
             return None
         seen = self.observe(entry.spec)
@@ -71,8 +80,9 @@ class IdentityReconciler:
         else:
             self._trust_what_is_there(seen)
         wanted = status.of_identity(seen, holds | failures, entry.status, now)
+        was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
         await self._report(key, entry, wanted)
-        self._tell(key, entry, wanted, actions, failures)
+        self._tell(key, entry, was_ready, wanted, actions, failures)
         return _next_look(wanted)
 
     def observe(self, identity: Identity) -> Observed:
@@ -232,16 +242,24 @@ class IdentityReconciler:
             raise
 
     def _tell(
-        self, key: Key, entry: Entry[Identity], wanted: status.Json, written: Sequence[Due], failures: dict[str, Failure]
+        self,
+        key: Key,
+        entry: Entry[Identity],
+        was_ready: str,
+        wanted: status.Json,
+        written: Sequence[Due],
+        failures: Mapping[str, Failure],
     ) -> None:
-        fresh = {name: failure for name, failure in failures.items() if not failure.repeated}
-        for failure in fresh.values():
-            self._events.emit(key, entry.meta.uid, failure.reason, failure.message, warning=True)
+        """Log what was written; one Event when the identity has what it asks for, one when that ceases to be so."""
+        ready = wanted["conditions"][0]
+        reasons = ", ".join(sorted({action.due.reason.value for action in written}))
         if written and not failures:
-            reasons = sorted({action.due.reason.value for action in written})
-            logger.info("%s: wrote %s (%s)", key, ", ".join(a.secret for a in written), ", ".join(reasons))
-            text = f"{wanted['conditions'][0]['message']} ({', '.join(reasons)})"
-            self._events.emit(key, entry.meta.uid, "Issued", text)
+            logger.info("%s: wrote %s (%s)", key, ", ".join(action.secret for action in written), reasons)
+            if ready["status"] == "True":
+                self._events.emit(key, entry.meta.uid, "Issued", f"{ready['message']} ({reasons})")
+        if ready["status"] == "False" and (was_ready != "False" or any(not f.repeated for f in failures.values())):
+            if ready["reason"] not in _PASSING:
+                self._events.emit(key, entry.meta.uid, ready["reason"], ready["message"], warning=True)
 
 
 def _with_metadata(good: SecretView, found: SecretView) -> SecretView:
@@ -253,7 +271,8 @@ def _with_metadata(good: SecretView, found: SecretView) -> SecretView:
         resource_version=found.resource_version,
         type=good.type,
         labels=found.labels,
-        annotations=found.annotations | {k: v for k, v in good.annotations.items() if k.startswith("serviceidentity.dev/")},
+        annotations=found.annotations
+        | {k: v for k, v in good.annotations.items() if k.startswith("serviceidentity.dev/")},
         owners=found.owners,
         data=good.data,
         immutable=found.immutable,
@@ -263,5 +282,3 @@ def _with_metadata(good: SecretView, found: SecretView) -> SecretView:
 def _next_look(wanted: status.Json) -> datetime | None:
     text = wanted.get("nextActionTime")
     return status.parse_time(text) if text else None
-
-

@@ -125,9 +125,7 @@ class Operator:
     async def compare(self) -> None:
         """Compare the inventory with the complete lists, and wake whatever differs. Raises PortError."""
         lists = await self._lister()
-        woken = self.engine.inventory.resync(
-            lists.identities[0], lists.domains[0], lists.secrets[0], lists.version_of
-        )
+        woken = self.engine.inventory.resync(lists.identities[0], lists.domains[0], lists.secrets[0], lists.version_of)
         self.engine.wake(woken)
 
     def health(self) -> dict[str, Any]:

@@ -79,7 +79,13 @@ class TrustDomainReconciler:
     """Makes and retires the authorities of a trust domain."""
 
     def __init__(
-        self, inventory: Inventory, trust: TrustRegistry, secrets: Secrets, statuses: Statuses, events: Events, clock: Clock
+        self,
+        inventory: Inventory,
+        trust: TrustRegistry,
+        secrets: Secrets,
+        statuses: Statuses,
+        events: Events,
+        clock: Clock,
     ) -> None:
         self._inventory = inventory
         self._trust = trust

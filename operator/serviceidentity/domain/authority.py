@@ -176,9 +176,7 @@ def deadline(domain: TrustDomain, authorities: tuple[Authority, ...]) -> datetim
     return earliest(due, *retirements)
 
 
-def issue(
-    domain: TrustDomain, action: MakeAuthority, root: Authority | None, now: datetime
-) -> SecretContent:
+def issue(domain: TrustDomain, action: MakeAuthority, root: Authority | None, now: datetime) -> SecretContent:
     """Make the authority that `action` names: a key and its certificate, as the content of its Secret.
 
     Raises PkiError when the root can't sign it.
@@ -215,9 +213,7 @@ def trust_of(domain: TrustDomain, authorities: tuple[Authority, ...], now: datet
     return Trust(domain, intermediate.issuer, roots, certificates.encode_chain(*roots))
 
 
-def _make(
-    domain: TrustDomain, role: Role, predecessor: Authority | None, reason: str, message: str
-) -> MakeAuthority:
+def _make(domain: TrustDomain, role: Role, predecessor: Authority | None, reason: str, message: str) -> MakeAuthority:
     generation = predecessor.generation + 1 if predecessor else 1
     return MakeAuthority(role, generation, authority_name(domain.meta.name, role, generation), reason, message)
 

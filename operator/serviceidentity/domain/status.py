@@ -69,7 +69,9 @@ def of_identity(
             summary = ""
         problem = obstacles.get(credential.name)
         if problem is None and not summary:
-            problem = Held(Reason.SUSPENDED if seen.identity.suspend else Reason.DOES_NOT_EXIST, "nothing is issued yet")
+            problem = Held(
+                Reason.SUSPENDED if seen.identity.suspend else Reason.DOES_NOT_EXIST, "nothing is issued yet"
+            )
         if problem is None:
             summaries.append(summary)
             reports.append((credential.condition, True, Reason.ISSUED, summary))

@@ -44,7 +44,11 @@ def registry() -> kopf.OperatorRegistry:
 
 def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
     """Use the kubeconfig named in the environment, else the pod's service account. Asked anew when a token expires."""
-    return kopf.login_with_kubeconfig(**kwargs) if os.environ.get("KUBECONFIG") else kopf.login_with_service_account(**kwargs)
+    return (
+        kopf.login_with_kubeconfig(**kwargs)
+        if os.environ.get("KUBECONFIG")
+        else kopf.login_with_service_account(**kwargs)
+    )
 
 
 def configure(settings: kopf.OperatorSettings) -> None:

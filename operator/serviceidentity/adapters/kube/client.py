@@ -14,12 +14,20 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from serviceidentity.errors import AlreadyExistsError, ConflictError, MissingError, PortError, RejectedError, RetryableError
+from serviceidentity.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    MissingError,
+    PortError,
+    RejectedError,
+    RetryableError,
+)
 
 Json = dict[str, Any]
 
 REQUEST_TIMEOUT: Final = 30.0
 CONNECTIONS: Final = 48
+FIELD_MANAGER: Final = "serviceidentity-operator"
 MERGE_PATCH: Final = "application/merge-patch+json"
 
 _MESSAGES: Final[Mapping[int, str]] = {
@@ -78,6 +86,7 @@ class KubeClient:
         (409), RejectedError (everything else). Messages are fixed: what the server wrote is never in them.
         """
         headers = {"Accept": "application/json", "Content-Type": content_type}
+        query = query if method == "GET" else {"fieldManager": FIELD_MANAGER}
         url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
@@ -128,8 +137,10 @@ def _error(method: str, status: int, payload: bytes) -> PortError:
         case 404:
             return MissingError(message)
         case 409:
-            return AlreadyExistsError(message) if method == "POST" and _reason(payload) == "AlreadyExists" else (
-                ConflictError(message)
+            return (
+                AlreadyExistsError(message)
+                if method == "POST" and _reason(payload) == "AlreadyExists"
+                else (ConflictError(message))
             )
         case 401 | 408 | 425 | 429 | 500 | 502 | 503 | 504:
             return RetryableError(message)

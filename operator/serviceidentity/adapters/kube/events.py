@@ -54,7 +54,9 @@ class KubeEvents:
             while self._busy():
                 await asyncio.sleep(IDLE_CHECK)
             try:
-                await self._client.request("POST", f"/api/v1/namespaces/{segment(self._place(note.key))}/events", self._body(note))
+                await self._client.request(
+                    "POST", f"/api/v1/namespaces/{segment(self._place(note.key))}/events", self._body(note)
+                )
             except PortError as error:
                 logger.debug("an Event about %s was not written: %s", note.key, error)
 

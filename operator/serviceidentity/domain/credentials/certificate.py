@@ -154,7 +154,10 @@ def expires_soon(seen: Observed, view: SecretView, now: datetime) -> Due | None:
     due = renewal(seen, view)
     if now < due:
         return None
-    if isinstance(seen.trust, Trust) and _validity(_spec(seen), seen.trust, now).not_after <= leaf_facts(view).not_after:
+    if (
+        isinstance(seen.trust, Trust)
+        and _validity(_spec(seen), seen.trust, now).not_after <= leaf_facts(view).not_after
+    ):
         return None
     return Due(Reason.RENEWING, f"renewal time {format_time(due)} has passed")
 

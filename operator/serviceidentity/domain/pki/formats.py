@@ -1,1 +1,52 @@
+"""Forms in which keys and certificates are handed out besides PEM: DER, combined PEM, PKCS#12 (RFC 7292)."""
 
+from collections.abc import Sequence
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+from serviceidentity.domain.pki.keys import PrivateKey
+
+# Java 17 and OpenSSL 3 read PBES2 with AES-256 and a SHA-256 MAC; the old RC2 and SHA-1 forms are for nobody any more.
+_KDF_ROUNDS: Final = 10_000
+
+
+def der_key(key: PrivateKey) -> bytes:
+    """Return the key as unencrypted PKCS#8 DER."""
+    return key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def combined_pem(key_pem: bytes, chain_pem: bytes) -> bytes:
+    """Return key, then chain, as one PEM text: what HAProxy and MongoDB want in one file."""
+    return key_pem + chain_pem
+
+
+def pkcs12_keystore(
+    name: str, key: PrivateKey, leaf: x509.Certificate, chain: Sequence[x509.Certificate], password: bytes
+) -> bytes:
+    """Return a keystore with one entry: key, leaf and chain under the friendly name `name`."""
+    encryption = (
+        serialization.PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(_KDF_ROUNDS)
+        .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
+        .hmac_hash(hashes.SHA256())
+        .build(password)
+    )
+    return pkcs12.serialize_key_and_certificates(name.encode(), key, leaf, list(chain), encryption)
+
+
+def pkcs12_truststore(roots: Sequence[x509.Certificate], password: bytes) -> bytes:
+    """Return a truststore that Java accepts: each root with Oracle's trusted-key-usage attribute."""
+    encryption = (
+        serialization.PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(_KDF_ROUNDS)
+        .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
+        .hmac_hash(hashes.SHA256())
+        .build(password)
+    )
+    entries = [pkcs12.PKCS12Certificate(root, f"root-{number}".encode()) for number, root in enumerate(roots)]
+    return pkcs12.serialize_java_truststore(entries, encryption)

@@ -1,26 +1,97 @@
+"""Private keys: which kinds there are, making, reading and writing them."""
+
 from dataclasses import dataclass
 from enum import StrEnum
-from cryptography.hazmat.primitives.asymmetric import ec, rsa, ed25519
-from cryptography.hazmat.primitives import serialization as s
-from .errors import PkiError
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+from serviceidentity.domain.pki.errors import PkiError
+
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
 class KeyAlgorithm(StrEnum):
-    ECDSA="ECDSA"; RSA="RSA"; ED25519="Ed25519"
+    """Algorithms, by the names that cert-manager uses."""
+
+    ECDSA = "ECDSA"
+    RSA = "RSA"
+    ED25519 = "Ed25519"
+
+
 class KeyEncoding(StrEnum):
-    PKCS1="PKCS1"; PKCS8="PKCS8"
-@dataclass(frozen=True)
+    """PEM encodings: PKCS1 is OpenSSL's traditional one (RFC 8017 for RSA, RFC 5915 for EC), PKCS8 is RFC 5958."""
+
+    PKCS1 = "PKCS1"
+    PKCS8 = "PKCS8"
+
+
+_SIZES: Final = {KeyAlgorithm.ECDSA: (256, 384), KeyAlgorithm.RSA: (2048, 3072, 4096), KeyAlgorithm.ED25519: (0,)}
+_CURVES: Final[dict[int, type[ec.EllipticCurve]]] = {256: ec.SECP256R1, 384: ec.SECP384R1}
+_FORMATS: Final = {
+    KeyEncoding.PKCS1: serialization.PrivateFormat.TraditionalOpenSSL,
+    KeyEncoding.PKCS8: serialization.PrivateFormat.PKCS8,
+}
+
+
+@dataclass(frozen=True, slots=True)
 class KeyProfile:
+    """A kind of key: an algorithm and its size in bits (0 for Ed25519). Raises PkiError when they do not fit."""
+
     algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA
     size: int = 256
-def generate(p):
-    if p.algorithm=="ECDSA": return ec.generate_private_key(ec.SECP256R1() if p.size==256 else ec.SECP384R1())
-    if p.algorithm=="RSA": return rsa.generate_private_key(65537,p.size)
-    return ed25519.Ed25519PrivateKey.generate()
-def encode(k,e): return k.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8 if e=="PKCS8" else s.PrivateFormat.TraditionalOpenSSL, s.NoEncryption())
-def load(pem):
-    try: return s.load_pem_private_key(pem,None)
-    except Exception: raise PkiError("key") from None
-def profile_of(k):
-    if isinstance(k,(ec.EllipticCurvePrivateKey,ec.EllipticCurvePublicKey)): return KeyProfile(KeyAlgorithm.ECDSA,k.key_size)
-    if isinstance(k,(rsa.RSAPrivateKey,rsa.RSAPublicKey)): return KeyProfile(KeyAlgorithm.RSA,k.key_size)
-    return KeyProfile(KeyAlgorithm.ED25519,0)
+
+    def __post_init__(self) -> None:
+        if self.algorithm is KeyAlgorithm.ED25519:
+            object.__setattr__(self, "size", 0)
+        if self.size not in _SIZES[self.algorithm]:
+            raise PkiError("the key size does not fit the algorithm")
+
+
+def generate(profile: KeyProfile) -> PrivateKey:
+    """Make a new private key."""
+    match profile.algorithm:
+        case KeyAlgorithm.ECDSA:
+            return ec.generate_private_key(_CURVES[profile.size]())
+        case KeyAlgorithm.RSA:
+            return rsa.generate_private_key(public_exponent=65537, key_size=profile.size)
+        case KeyAlgorithm.ED25519:
+            return ed25519.Ed25519PrivateKey.generate()
+
+
+def encode(key: PrivateKey, encoding: KeyEncoding) -> bytes:
+    """Return the key as unencrypted PEM. Raises PkiError for Ed25519 in PKCS1, which does not exist."""
+    if encoding is KeyEncoding.PKCS1 and isinstance(key, ed25519.Ed25519PrivateKey):
+        raise PkiError("an Ed25519 key has only the PKCS8 encoding")
+    return key.private_bytes(serialization.Encoding.PEM, _FORMATS[encoding], serialization.NoEncryption())
+
+
+def load(pem: bytes) -> PrivateKey:
+    """Read an unencrypted PEM private key of a kind that `KeyProfile` knows. Raises PkiError on everything else."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise PkiError("not a readable private key") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+        raise PkiError("a private key of an unsupported kind")
+    profile_of(key)
+    return key
+
+
+def profile_of(key: PrivateKey | PublicKeyTypes) -> KeyProfile:
+    """Return what kind of key this is. Raises PkiError for one that is not supported."""
+    match key:
+        case ec.EllipticCurvePrivateKey() | ec.EllipticCurvePublicKey():
+            if not isinstance(key.curve, tuple(_CURVES.values())):
+                raise PkiError("an unsupported curve")
+            return KeyProfile(KeyAlgorithm.ECDSA, key.curve.key_size)
+        case rsa.RSAPrivateKey() | rsa.RSAPublicKey():
+            return KeyProfile(KeyAlgorithm.RSA, key.key_size)
+        case ed25519.Ed25519PrivateKey() | ed25519.Ed25519PublicKey():
+            return KeyProfile(KeyAlgorithm.ED25519)
+        case _:
+            raise PkiError("a key of an unsupported kind")
