@@ -49,7 +49,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         leadership=LeaseLeadership(KubeLease(client, config.authority_namespace), process_identity())
         if config.leader_elect
         else None,
-        on_lost=stop.set,
+        end=stop.set,
     )
 
 
@@ -82,7 +82,8 @@ def set_up_logging(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     for name in ("kopf", "aiohttp", "asyncio", "kubernetes"):
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for each watch event says nothing
+    for name in ("kopf.objects", "kopf.activities.probe", "aiohttp.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # a line for each watch event and probe says nothing
 
 
 def main() -> None:

@@ -9,16 +9,19 @@ from serviceidentity.app.inventory import Entry, Inventory
 from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
 from serviceidentity.app.trust import TrustRegistry
 from serviceidentity.app.writer import ForeignSecretError, SecretWriter
-from serviceidentity.domain import ownership, plan as planning, status
-from serviceidentity.domain.credentials import keyring
+from serviceidentity.domain import ownership, status
+from serviceidentity.domain import plan as planning
+from serviceidentity.domain.credentials import CREDENTIALS, keyring
 from serviceidentity.domain.credentials.base import Caller, Observed
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
-from serviceidentity.domain.material import MalformedError, SecretContent, SecretView
+from serviceidentity.domain.hmac_ring import Ring
+from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, Kind, spiffe_id
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm
 from serviceidentity.domain.plan import Hold, Remove, Restore, Write
+from serviceidentity.domain.schedule import parse_time
 from serviceidentity.domain.status import Failure
 from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError
 
@@ -66,7 +69,9 @@ class IdentityReconciler:
         seen = self.observe(entry.spec)
         plan = planning.plan(seen, now)
         blocked = status.backing_off(entry.status, entry.meta, now)
-        holds = {action.credential.name: action.held for action in plan if isinstance(action, Hold)}
+        obstacles: dict[str, Held | Failure] = {
+            action.credential.name: action.held for action in plan if isinstance(action, Hold)
+        }
         due = [action for action in plan if not isinstance(action, Hold)]
         actions = [action for action in due if isinstance(action, Remove) or action.credential.condition not in blocked]
         failures = {
@@ -79,7 +84,7 @@ class IdentityReconciler:
             seen = self.observe(entry.spec)
         else:
             self._trust_what_is_there(seen)
-        wanted = status.of_identity(seen, holds | failures, entry.status, now)
+        wanted = status.of_identity(seen, obstacles | dict(failures), entry.status, now)
         was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
         await self._report(key, entry, wanted)
         self._tell(key, entry, was_ready, wanted, actions, failures)
@@ -130,7 +135,7 @@ class IdentityReconciler:
             )
         return tuple(callers)
 
-    def _ring(self, caller: Identity) -> "keyring.hmac_ring.Ring | None":
+    def _ring(self, caller: Identity) -> Ring | None:
         if caller.hmac is None:
             return None
         location = (caller.meta.namespace, caller.hmac.secret_name)
@@ -163,7 +168,7 @@ class IdentityReconciler:
 
     def _trust_what_is_there(self, seen: Observed) -> None:
         """Nothing to do means that every Secret is good as it is: from now on that is what drift is measured by."""
-        for credential in planning.CREDENTIALS:
+        for credential in CREDENTIALS:
             if credential.requested(seen.identity):
                 location = (seen.identity.meta.namespace, credential.secret_name(seen.identity))
                 found = self._inventory.secrets.get(location)
@@ -188,9 +193,9 @@ class IdentityReconciler:
         if raised:
             raise next((error for error in raised if not isinstance(error, ConflictError)), raised[0])
         if not failures:
-            for action in actions:
-                view = self._inventory.secrets.get((seen.identity.meta.namespace, getattr(action, "secret", "")))
-                if isinstance(action, Remove) and view is not None:
+            for removal in (action for action in actions if isinstance(action, Remove)):
+                view = self._inventory.secrets.get((seen.identity.meta.namespace, removal.secret))
+                if view is not None:
                     await self._writer.remove(view)
         return failures
 
@@ -222,10 +227,11 @@ class IdentityReconciler:
         view = await self._secrets.read(identity.meta.namespace, ref.name)
         try:
             password = view.value(ref.key) if view else b""
-            if not password.decode():
-                raise MalformedError("empty")
+            text = password.decode()
         except (MalformedError, UnicodeDecodeError):
-            raise RejectedError(f"keystore password: Secret {ref.name} has no text under key {ref.key}") from None
+            text = ""
+        if not text:
+            raise RejectedError(f"keystore password: Secret {ref.name} has no text under key {ref.key}")
         return password
 
     async def _report(self, key: Key, entry: Entry[Identity], wanted: status.Json) -> None:
@@ -257,13 +263,14 @@ class IdentityReconciler:
             logger.info("%s: wrote %s (%s)", key, ", ".join(action.secret for action in written), reasons)
             if ready["status"] == "True":
                 self._events.emit(key, entry.meta.uid, "Issued", f"{ready['message']} ({reasons})")
-        if ready["status"] == "False" and (was_ready != "False" or any(not f.repeated for f in failures.values())):
-            if ready["reason"] not in _PASSING:
-                self._events.emit(key, entry.meta.uid, ready["reason"], ready["message"], warning=True)
+        news = was_ready != "False" or any(not failure.repeated for failure in failures.values())
+        if ready["status"] == "False" and news and ready["reason"] not in _PASSING:
+            self._events.emit(key, entry.meta.uid, ready["reason"], ready["message"], warning=True)
 
 
 def _with_metadata(good: SecretView, found: SecretView) -> SecretView:
     """What the Secret should hold, under the metadata that it has now."""
+    records = {name: value for name, value in good.annotations.items() if name.startswith("serviceidentity.dev/")}
     return SecretView(
         namespace=good.namespace,
         name=good.name,
@@ -271,8 +278,7 @@ def _with_metadata(good: SecretView, found: SecretView) -> SecretView:
         resource_version=found.resource_version,
         type=good.type,
         labels=found.labels,
-        annotations=found.annotations
-        | {k: v for k, v in good.annotations.items() if k.startswith("serviceidentity.dev/")},
+        annotations=dict(found.annotations) | records,
         owners=found.owners,
         data=good.data,
         immutable=found.immutable,
@@ -281,4 +287,4 @@ def _with_metadata(good: SecretView, found: SecretView) -> SecretView:
 
 def _next_look(wanted: status.Json) -> datetime | None:
     text = wanted.get("nextActionTime")
-    return status.parse_time(text) if text else None
+    return parse_time(text) if text else None

@@ -66,8 +66,7 @@ class Inventory:
         if old is None or (uid is not None and old.meta.uid != uid):
             return set()
         del self.identities[key]
-        for location in self._owned.get(key, ()):
-            self.remembered.pop(location, None)
+        self._forget_owner(key)
         return self._unindex(key, old) | self._named_by.get(key, set()) | {key}
 
     def put_trust_domain(self, body: Mapping[str, Any]) -> set[Key]:
@@ -90,8 +89,7 @@ class Inventory:
         if old is None or (uid is not None and old.meta.uid != uid):
             return set()
         del self.domains[key]
-        for location in self._owned.get(key, ()):
-            self.remembered.pop(location, None)
+        self._forget_owner(key)
         return {key} | self.identities_of(name)
 
     def put_secret(self, view: SecretView) -> set[Key]:
@@ -119,6 +117,9 @@ class Inventory:
         if old is None or (uid is not None and old.uid != uid):
             return set()
         del self.secrets[location]
+        for key in self._owners_of(old):
+            if key not in self.identities and key not in self.domains:
+                self._discard(key, location)
         return self._concerned(old)
 
     def resync(
@@ -168,6 +169,18 @@ class Inventory:
         self.secrets.pop(location, None)
         for locations in self._owned.values():
             locations.discard(location)
+
+    def _forget_owner(self, key: Key) -> None:
+        """The object is gone: what its Secrets should hold is nobody's business any more."""
+        for location in list(self._owned.get(key, ())):
+            self.remembered.pop(location, None)
+            if location not in self.secrets:
+                self._discard(key, location)
+
+    def _discard(self, key: Key, location: Location) -> None:
+        self._owned[key].discard(location)
+        if not self._owned[key]:
+            del self._owned[key]
 
     def locations_of(self, key: Key) -> set[Location]:
         """Where the Secrets are, or were, that say they belong to the object."""

@@ -12,7 +12,7 @@ from serviceidentity.app.engine import Engine
 from serviceidentity.app.ports import Clock
 from serviceidentity.domain.material import SecretView
 from serviceidentity.domain.schedule import format_time
-from serviceidentity.errors import PortError, RetryableError
+from serviceidentity.errors import PortError
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Operator:
         background: Callable[[], Awaitable[None]],
         close: Callable[[], Awaitable[None]],
         leadership: Leadership | None = None,
-        on_lost: Callable[[], None] = lambda: None,
+        end: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
         self._lister = lister
@@ -87,15 +87,18 @@ class Operator:
         self._background = background
         self._close = close
         self._leadership = leadership
-        self._on_lost = on_lost
+        self._end = end
         self._tasks: list[asyncio.Task[None]] = []
 
     def __copy__(self) -> "Operator":
         """Kopf copies its memo for every object; there is only one operator."""
         return self
 
-    async def start(self) -> None:
-        """Return when the inventory is complete and the workers run; waits for the API server, and for leadership."""
+    def start(self) -> None:
+        """Begin in the background: lead, read everything, work. Health is answered meanwhile, by a standby too."""
+        self._tasks.append(asyncio.create_task(self._begin(), name="begin"))
+
+    async def _begin(self) -> None:
         if self._leadership is not None:
             await self._leadership.acquire()
             self._tasks.append(asyncio.create_task(self._lead(self._leadership), name="leadership"))
@@ -103,7 +106,7 @@ class Operator:
             try:
                 await self.compare()
                 break
-            except RetryableError as error:
+            except PortError as error:
                 logger.warning("can't start yet: %s", error)
                 await asyncio.sleep(1)
         self.engine.start()
@@ -113,7 +116,7 @@ class Operator:
         logger.info("started with %d identities, %d trust domains", len(inventory.identities), len(inventory.domains))
 
     async def stop(self) -> None:
-        """Stop the workers and give up the connections and the leadership."""
+        """Stop the workers and give up the connections and the leadership; `end` tells the framework that it is over."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,6 +124,7 @@ class Operator:
         if self._leadership is not None:
             await self._leadership.release()
         await self._close()
+        self._end()
 
     async def compare(self) -> None:
         """Compare the inventory with the complete lists, and wake whatever differs. Raises PortError."""
@@ -150,7 +154,7 @@ class Operator:
     async def _lead(self, leadership: Leadership) -> None:
         await leadership.hold()
         logger.error("leadership is lost; stopping at once")
-        self._on_lost()
+        self._end()
 
 
 async def _forever(run: Callable[[], Awaitable[None]]) -> None:

@@ -9,9 +9,10 @@ from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
 from serviceidentity.app.writer import ForeignSecretError, SecretWriter
 from serviceidentity.domain import authority, ownership, status
 from serviceidentity.domain.authority import Authority, MakeAuthority, RetireAuthority, Trust
-from serviceidentity.domain.material import Held, MalformedError, SecretView
+from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind, TrustDomain, trust_domain_key
 from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.schedule import parse_time
 from serviceidentity.domain.status import Failure
 from serviceidentity.errors import InvalidSpecError, MissingError, RejectedError
 
@@ -133,7 +134,7 @@ class TrustDomainReconciler:
                 key, entry.meta.uid, ready["reason"], ready["message"], warning=ready["status"] == "False"
             )
         text = wanted.get("nextActionTime")
-        return status.parse_time(text) if text else None, changed or ready["status"] != was_ready
+        return parse_time(text) if text else None, changed or ready["status"] != was_ready
 
     async def _advance(self, domain: TrustDomain, now: datetime) -> bool:
         """Carry out the plan step by step. Raises Unresolved with what stands in the way."""
@@ -182,7 +183,7 @@ class TrustDomainReconciler:
         for item in authorities:
             location = (item.view.namespace, item.view.name)
             found = self._inventory.secrets.get(location)
-            content = authority.SecretContent(item.view.type, item.view.data, _records(item.view))
+            content = SecretContent(item.view.type, item.view.data, _records(item.view))
             metadata = self._metadata(domain, item.role, item.generation, content)
             if location not in self._inventory.remembered:
                 self._inventory.remember(item.view)
@@ -197,7 +198,7 @@ class TrustDomainReconciler:
         return repaired
 
     def _metadata(
-        self, domain: TrustDomain, role: authority.Role, generation: int, content: authority.SecretContent
+        self, domain: TrustDomain, role: authority.Role, generation: int, content: SecretContent
     ) -> ownership.Metadata:
         labels = {
             ownership.TRUST_DOMAIN_LABEL: domain.meta.name,

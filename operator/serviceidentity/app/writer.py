@@ -63,7 +63,7 @@ class SecretWriter:
         return await self._secrets.replace(known, content, metadata)
 
     async def _look_closer(self, kind: Kind, meta: Meta, location: tuple[str, str]) -> None:
-        """A Secret that no watch told us of: without our label, or newer than the watch. Ours, or someone else's?"""
+        """A Secret that no watch told us of: without our label, or newer than the watch. Find out whose."""
         view = await self._secrets.read(*location)
         if view is None:
             return

@@ -4,9 +4,9 @@ Authorities are numbered: `<trust domain>-root-1`, `<trust domain>-intermediate-
 next one certain, so two operators that both decide to make it collide on one Secret instead of making two.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -125,40 +125,106 @@ def newest(authorities: Iterable[Authority], role: Role) -> Authority | None:
 
 
 def authority_renewal(domain: TrustDomain, authority: Authority) -> datetime:
-    """When an intermediate's successor is due: early enough that no leaf is ever cut short by it, if it lives so long."""
+    """When an intermediate's successor is due: early enough that it cuts no leaf short, if it lives long enough."""
     lifetime = authority.not_after - authority.not_before
     lead = max(lifetime / 3, domain.max_leaf_duration)
     return renewal_time(authority.not_before, authority.not_after, lead, authority.view.name)
 
 
-def plan(
-    domain: TrustDomain, authorities: tuple[Authority, ...], now: datetime
-) -> MakeAuthority | RetireAuthority | Held | None:
-    """Return the one next thing to do for a trust domain's authorities, or None."""
-    for authority in authorities:
-        made_for = authority.view.annotations.get(SPIFFE_DOMAIN_ANNOTATION, domain.trust_domain)
-        if made_for != domain.trust_domain:
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A trust domain and what it has: the newest root and intermediate, and all authorities."""
+
+    domain: TrustDomain
+    authorities: tuple[Authority, ...]
+    root: Authority | None
+    intermediate: Authority | None
+
+
+Verdict = MakeAuthority | RetireAuthority | Held
+Check = Callable[[Hierarchy, datetime], Verdict | None]
+
+
+def made_for_another(seen: Hierarchy, _now: datetime) -> Verdict | None:
+    """A Secret left by a TrustDomain of the same name that had another SPIFFE trust domain: never signed with."""
+    for authority in seen.authorities:
+        made_for = authority.view.annotations.get(SPIFFE_DOMAIN_ANNOTATION, seen.domain.trust_domain)
+        if made_for != seen.domain.trust_domain:
             return Held("Conflict", f"Secret {authority.view.name} was made for trust domain {made_for}")
-    root = newest(authorities, Role.ROOT)
-    if root is None:
-        return _make(domain, Role.ROOT, None, "DoesNotExist", "the trust domain has no root yet")
-    if now >= root.not_after:
-        return Held("RootExpired", f"root {root.view.name} has expired; nothing is signed with it")
-    intermediate = newest(authorities, Role.INTERMEDIATE)
-    if intermediate is None:
-        return _make(domain, Role.INTERMEDIATE, None, "DoesNotExist", "the trust domain has no intermediate yet")
-    if not certificates.signed_by(intermediate.certificate, root.certificate):
-        return _make(domain, Role.INTERMEDIATE, intermediate, "IncorrectIssuer", "the root has changed")
-    if ownership.rotation_requested(domain.meta, intermediate.view):
-        return _make(domain, Role.INTERMEDIATE, intermediate, "RotationRequested", "rotation asked for by annotation")
-    can_outlive = _validity(domain.intermediate, domain, root.issuer, now).not_after > intermediate.not_after
-    if can_outlive and now >= authority_renewal(domain, intermediate):
-        return _make(domain, Role.INTERMEDIATE, intermediate, "Renewing", "the intermediate's renewal time has passed")
-    for authority in authorities:
-        if authority.role is Role.INTERMEDIATE and authority is not intermediate:
-            if now >= _last_use(domain, authority, intermediate):
-                return RetireAuthority(authority.view.name, "Retired", "everything it signed has expired")
     return None
+
+
+def root_missing(seen: Hierarchy, _now: datetime) -> Verdict | None:
+    """There is nothing to trust yet."""
+    if seen.root is None:
+        return _make(seen.domain, Role.ROOT, None, "DoesNotExist", "the trust domain has no root yet")
+    return None
+
+
+def root_expired(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """Nothing is signed with an expired root, and no successor is made behind the back of those who trust it."""
+    if seen.root is not None and now >= seen.root.not_after:
+        return Held("RootExpired", f"root {seen.root.view.name} has expired; nothing is signed with it")
+    return None
+
+
+def intermediate_missing(seen: Hierarchy, _now: datetime) -> Verdict | None:
+    """Nobody can sign leaves yet."""
+    if seen.intermediate is None:
+        return _make(seen.domain, Role.INTERMEDIATE, None, "DoesNotExist", "the trust domain has no intermediate yet")
+    return None
+
+
+def intermediate_of_another_root(seen: Hierarchy, _now: datetime) -> Verdict | None:
+    """The newest root did not sign the newest intermediate."""
+    root, intermediate = seen.root, seen.intermediate
+    if root and intermediate and not certificates.signed_by(intermediate.certificate, root.certificate):
+        return _make(seen.domain, Role.INTERMEDIATE, intermediate, "IncorrectIssuer", "the root has changed")
+    return None
+
+
+def rotation_requested(seen: Hierarchy, _now: datetime) -> Verdict | None:
+    """The rotate annotation has a new value: a new intermediate."""
+    if seen.intermediate and ownership.rotation_requested(seen.domain.meta, seen.intermediate.view):
+        message = "rotation asked for by annotation"
+        return _make(seen.domain, Role.INTERMEDIATE, seen.intermediate, "RotationRequested", message)
+    return None
+
+
+def intermediate_expires_soon(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """The intermediate's renewal time has come, and a new one would live longer than it."""
+    root, intermediate = seen.root, seen.intermediate
+    if root is None or intermediate is None or now < authority_renewal(seen.domain, intermediate):
+        return None
+    if _validity(seen.domain.intermediate, seen.domain, root.issuer, now).not_after <= intermediate.not_after:
+        return None
+    return _make(seen.domain, Role.INTERMEDIATE, intermediate, "Renewing", "the intermediate's renewal time has passed")
+
+
+def predecessor_finished(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """A superseded intermediate's last leaf is gone."""
+    for authority, last_use in _superseded(seen.domain, seen.authorities):
+        if now >= last_use:
+            return RetireAuthority(authority.view.name, "Retired", "everything it signed has expired")
+    return None
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    made_for_another,
+    root_missing,
+    root_expired,
+    intermediate_missing,
+    intermediate_of_another_root,
+    rotation_requested,
+    intermediate_expires_soon,
+    predecessor_finished,
+)
+
+
+def plan(domain: TrustDomain, authorities: tuple[Authority, ...], now: datetime) -> Verdict | None:
+    """Return the one next thing to do for a trust domain's authorities, or None."""
+    hierarchy = Hierarchy(domain, authorities, newest(authorities, Role.ROOT), newest(authorities, Role.INTERMEDIATE))
+    return next((verdict for check in CHECKS if (verdict := check(hierarchy, now)) is not None), None)
 
 
 def deadline(domain: TrustDomain, authorities: tuple[Authority, ...]) -> datetime | None:
@@ -167,11 +233,7 @@ def deadline(domain: TrustDomain, authorities: tuple[Authority, ...]) -> datetim
     root = newest(authorities, Role.ROOT)
     if intermediate is None or root is None:
         return None
-    retirements = (
-        _last_use(domain, authority, intermediate)
-        for authority in authorities
-        if authority.role is Role.INTERMEDIATE and authority is not intermediate
-    )
+    retirements = (last_use for _, last_use in _superseded(domain, authorities))
     due = authority_renewal(domain, intermediate) if intermediate.not_after < root.not_after else root.not_after
     return earliest(due, *retirements)
 
@@ -226,7 +288,14 @@ def _validity(spec: AuthoritySpec, domain: TrustDomain, issuer: Issuer | None, n
     return Validity(not_before, not_after)
 
 
-def _last_use(domain: TrustDomain, authority: Authority, successor: Authority) -> datetime:
-    """When the last leaf of a superseded authority is gone: it signs nothing once its successor is there."""
-    superseded = successor.not_before + domain.backdate
-    return min(authority.not_after, superseded + max(domain.max_leaf_duration, timedelta(seconds=1)))
+def _superseded(domain: TrustDomain, authorities: tuple[Authority, ...]) -> list[tuple[Authority, datetime]]:
+    """Return the intermediates that sign nothing any more, each with the moment its last leaf is gone."""
+    successor = newest(authorities, Role.INTERMEDIATE)
+    if successor is None:
+        return []
+    last_leaf = successor.not_before + domain.backdate + domain.max_leaf_duration
+    return [
+        (authority, min(authority.not_after, last_leaf))
+        for authority in authorities
+        if authority.role is Role.INTERMEDIATE and authority is not successor
+    ]

@@ -269,6 +269,6 @@ def _choice(parent: Json, field: str, path: str, choices: type[E], default: E) -
 
 def _member(choices: type[E], value: object, path: str) -> E:
     try:
-        return choices(value)
+        return choices(str(value))
     except ValueError:
         raise InvalidSpecError(path, "must be one of " + ", ".join(choices)) from None

@@ -89,4 +89,5 @@ def renewal_time(issued: datetime, expires: datetime, lead: timedelta | None, se
 def backoff(failed_attempts: int) -> timedelta:
     """Return how long to wait after so many failures in a row: a minute, doubling up to 32 hours."""
     doublings = min(max(failed_attempts - 1, 0), 16)
-    return min(BACKOFF_FIRST * 2**doublings, BACKOFF_LIMIT)
+    pause: timedelta = BACKOFF_FIRST * 2**doublings
+    return min(pause, BACKOFF_LIMIT)

@@ -53,7 +53,7 @@ _FAILURE_REASONS: Final = frozenset({CONFLICT, REJECTED, ISSUE_FAILED})
 def of_identity(
     seen: Observed, obstacles: Mapping[str, Failure | Held], previous: Mapping[str, Any], now: datetime
 ) -> Json:
-    """Return the whole status of an identity. `obstacles` say, by name of the credential, why it is not as asked for."""
+    """Return the whole status of an identity. `obstacles` say, by a credential's name, why it is not as asked for."""
     meta = seen.identity.meta
     status: Json = {"observedGeneration": meta.generation}
     problems: list[tuple[str, str]] = []
@@ -78,12 +78,13 @@ def of_identity(
         else:
             reports.append((credential.condition, False, problem.reason, problem.message))
             problems.append((problem.reason, problem.message))
+    ready: tuple[str, bool, str, str]
     if problems:
         ready = ("Ready", False, *problems[0])
     elif seen.identity.suspend:
-        ready = ("Ready", True, Reason.SUSPENDED, "suspended: nothing is issued or renewed")
+        ready = ("Ready", True, Reason.SUSPENDED.value, "suspended: nothing is issued or renewed")
     else:
-        ready = ("Ready", True, Reason.READY, "; ".join(summaries))
+        ready = ("Ready", True, Reason.READY.value, "; ".join(summaries))
     status["conditions"] = _conditions([ready, *reports], previous, meta.generation, now)
     if isinstance(seen.trust, Trust):
         domain = seen.trust.domain.trust_domain
@@ -104,7 +105,7 @@ def of_trust_domain(
 ) -> Json:
     """Return the whole status of a trust domain."""
     if problem is None:
-        ready = ("Ready", True, Reason.READY, "the trust domain's authorities can sign")
+        ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign")
     else:
         ready = ("Ready", False, problem.reason, problem.message)
     status: Json = {

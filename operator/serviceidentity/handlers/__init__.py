@@ -7,7 +7,7 @@ from typing import Any
 import kopf
 
 from serviceidentity.adapters.kube.objects import SECRET_SELECTOR, view_of
-from serviceidentity.app.operator import Operator
+from serviceidentity.app.operator import Operator  # noqa: TC001  # the handlers name it at run time
 from serviceidentity.domain.model import GROUP, VERSION
 
 DELETED = "DELETED"
@@ -20,7 +20,7 @@ class NoDiffBase(kopf.DiffBaseStorage):
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        return kopf.BodyEssence({})  # type: ignore[typeddict-item]
+        return kopf.BodyEssence({})
 
     def fetch(self, **_: Any) -> None:
         return None
@@ -63,9 +63,9 @@ def configure(settings: kopf.OperatorSettings) -> None:
 
 
 async def start(memo: Any, **_: Any) -> None:
-    """Fill the inventory and start the workers before the first watch event."""
+    """Begin to work."""
     operator: Operator = memo
-    await operator.start()
+    operator.start()
 
 
 async def stop(memo: Any, **_: Any) -> None:

@@ -51,7 +51,7 @@ class KubeEvents:
         """Write what is waiting; runs until cancelled."""
         while True:
             note = await self._waiting.get()
-            while self._busy():
+            while self._busy():  # noqa: ASYNC110  # idleness is nothing that anybody signals
                 await asyncio.sleep(IDLE_CHECK)
             try:
                 await self._client.request(

@@ -18,7 +18,7 @@ class Reason(StrEnum):
     DOES_NOT_EXIST = "DoesNotExist"
     MISSING_DATA = "MissingData"
     INVALID_KEY_PAIR = "InvalidKeyPair"
-    SECRET_MISMATCH = "SecretMismatch"
+    SECRET_MISMATCH = "SecretMismatch"  # noqa: S105  # not a password
     INCORRECT_ISSUER = "IncorrectIssuer"
     REQUEST_CHANGED = "RequestChanged"
     ROTATION_REQUESTED = "RotationRequested"
@@ -63,7 +63,8 @@ class Observed:
     """Everything that decisions about one identity depend on, besides the time.
 
     `contents` is what each Secret should still hold: as remembered from the last good look, else as found. Those in
-    `known_good` were written or examined by this process. `drifted` says how what is found differs from that. `published` has the key IDs in each consenting verifier's keyring.
+    `known_good` were written or examined by this process. `drifted` says how what is found differs from `contents`.
+    `published` has the key IDs in each consenting verifier's keyring.
     """
 
     identity: Identity

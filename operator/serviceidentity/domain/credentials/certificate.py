@@ -102,7 +102,7 @@ def invalid_key_pair(_seen: Observed, view: SecretView, _now: datetime) -> Due |
     return None
 
 
-def not_the_request(seen: Observed, view: SecretView, _now: datetime) -> Due | None:
+def not_the_request(_seen: Observed, view: SecretView, _now: datetime) -> Due | None:
     """The certificate is not for what is recorded beside it: somebody put another one there."""
     found = leaf_facts(view)
     recorded = _recorded_request(view)

@@ -79,15 +79,13 @@ class HmacKeys:
     def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
         view = seen.contents.get(self.secret_name(seen.identity))
         record = ownership.rotation_record(seen.identity.meta)
-        try:
-            if view is None:
-                raise MalformedError("there is no Secret")
-            rhythm, ring = _rhythm(seen, view), read_ring(view)
-            if rhythm.rotation_requested and ring.in_state(KeyState.PREPARED):
-                record = _old_record(view)
-            ring = hmac_ring.advance(ring, rhythm, now)
-        except MalformedError:
-            ring = hmac_ring.new_ring(now)
+        ring = _readable_ring(view)
+        if view is None or ring is None:
+            return SecretContent.of(SECRET_TYPE, _data(hmac_ring.new_ring(now)), record)
+        rhythm = _rhythm(seen, view)
+        if rhythm.rotation_requested and ring.in_state(KeyState.PREPARED):
+            record = _old_record(view)
+        ring = hmac_ring.advance(ring, rhythm, now)
         return SecretContent.of(SECRET_TYPE, _data(ring), record)
 
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
@@ -110,6 +108,13 @@ class HmacKeys:
         ring = read_ring(seen.contents[self.secret_name(seen.identity)])
         previous = len([key for key in ring.keys if key.state is KeyState.RETIRING])
         return f"HMAC key {ring.active.key_id} signs" + (f", {previous} still verified" if previous else "")
+
+
+def _readable_ring(view: SecretView | None) -> Ring | None:
+    try:
+        return read_ring(view) if view is not None else None
+    except MalformedError:
+        return None
 
 
 def _key_status(key: hmac_ring.HmacKey) -> dict[str, str]:

@@ -92,8 +92,8 @@ class Keyring:
         return None  # a change of a caller's keys wakes the verifier
 
     def report(self, seen: Observed, now: datetime) -> dict[str, Any]:
-        chosen, left_out = distinct(seen.identity, seen.callers)
-        status: dict[str, Any] = {
+        chosen, _ = distinct(seen.identity, seen.callers)
+        return {
             "secretName": self.secret_name(seen.identity),
             "callers": [
                 {
@@ -105,7 +105,6 @@ class Keyring:
                 for caller in chosen
             ],
         }
-        return status
 
     def summary(self, seen: Observed, now: datetime) -> str:
         chosen, left_out = distinct(seen.identity, seen.callers)
