@@ -38,6 +38,7 @@ class Inventory:
         self.secrets: dict[Location, SecretView] = {}
         self.remembered: dict[Location, SecretView] = {}
         self.writing: dict[Location, Mapping[str, str]] = {}
+        self._gone: set[str] = set()
         self._owned: defaultdict[Key, set[Location]] = defaultdict(set)
         self._named_by: defaultdict[Key, set[Key]] = defaultdict(set)
         self._of_domain: defaultdict[str, set[Key]] = defaultdict(set)
@@ -66,6 +67,7 @@ class Inventory:
         if old is None or (uid is not None and old.meta.uid != uid):
             return set()
         del self.identities[key]
+        self._gone.add(old.meta.uid)
         self._forget_owner(key)
         return self._unindex(key, old) | self._named_by.get(key, set()) | {key}
 
@@ -89,6 +91,7 @@ class Inventory:
         if old is None or (uid is not None and old.meta.uid != uid):
             return set()
         del self.domains[key]
+        self._gone.add(old.meta.uid)
         self._forget_owner(key)
         return {key} | self.identities_of(name)
 
@@ -117,10 +120,15 @@ class Inventory:
         if old is None or (uid is not None and old.uid != uid):
             return set()
         del self.secrets[location]
+        self._gone.add(old.uid)
         for key in self._owners_of(old):
             if key not in self.identities and key not in self.domains:
                 self._discard(key, location)
         return self._concerned(old)
+
+    def expect_lists(self) -> None:
+        """Say that complete lists are being read: what is deleted from now on is not brought back by them."""
+        self._gone.clear()
 
     def resync(
         self,
@@ -135,14 +143,14 @@ class Inventory:
         """
         woken: set[Key] = set()
         found: set[Key] = set()
-        for body in domains:
+        for body in (body for body in domains if body["metadata"]["uid"] not in self._gone):
             woken |= self.put_trust_domain(body)
             found.add(trust_domain_key(body["metadata"]["name"]))
-        for body in identities:
+        for body in (body for body in identities if body["metadata"]["uid"] not in self._gone):
             woken |= self.put_identity(body)
             found.add(identity_key(body["metadata"]["namespace"], body["metadata"]["name"]))
         locations = set()
-        for view in secrets:
+        for view in (view for view in secrets if view.uid not in self._gone):
             woken |= self.put_secret(view)
             locations.add((view.namespace, view.name))
         for key in [k for k, e in self.domains.items() if k not in found and e.resource_version <= as_of("domains")]:

@@ -116,7 +116,7 @@ class Operator:
         logger.info("started with %d identities, %d trust domains", len(inventory.identities), len(inventory.domains))
 
     async def stop(self) -> None:
-        """Stop the workers and give up the connections and the leadership; `end` tells the framework that it is over."""
+        """Stop the workers and give up the connections and the leadership; `end` ends the framework."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -128,6 +128,7 @@ class Operator:
 
     async def compare(self) -> None:
         """Compare the inventory with the complete lists, and wake whatever differs. Raises PortError."""
+        self.engine.inventory.expect_lists()
         lists = await self._lister()
         woken = self.engine.inventory.resync(lists.identities[0], lists.domains[0], lists.secrets[0], lists.version_of)
         self.engine.wake(woken)

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from serviceidentity.app.inventory import Entry, Inventory
 from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
@@ -114,13 +116,13 @@ class TrustDomainReconciler:
         changed = False
         if problem is None:
             try:
-                changed = await self._advance(domain, now)
+                changed = await self._advance(domain, _active_roots(entry.status), now)
             except Unresolved as error:
                 problem = error.problem
         try:
             authorities = self._trust.authorities(domain)
         except MalformedError as error:
-            problem = problem or Held("AuthorityUnreadable", str(error))
+            problem = problem or Held(authority.AUTHORITY_UNREADABLE, str(error))
         if problem is None:
             trust = self._trust.of(domain.meta.name, now)
             problem = trust if isinstance(trust, Held) else None
@@ -136,15 +138,15 @@ class TrustDomainReconciler:
         text = wanted.get("nextActionTime")
         return parse_time(text) if text else None, changed or ready["status"] != was_ready
 
-    async def _advance(self, domain: TrustDomain, now: datetime) -> bool:
+    async def _advance(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> bool:
         """Carry out the plan step by step. Raises Unresolved with what stands in the way."""
         changed = False
         while True:
             try:
                 authorities = self._trust.authorities(domain)
             except MalformedError as error:
-                raise Unresolved(Held("AuthorityUnreadable", str(error))) from None
-            action = authority.plan(domain, authorities, now)
+                raise Unresolved(Held(authority.AUTHORITY_UNREADABLE, str(error))) from None
+            action = authority.plan(domain, authorities, now, recorded)
             match action:
                 case None:
                     return await self._repair(domain, authorities) or changed
@@ -205,7 +207,8 @@ class TrustDomainReconciler:
             authority.ROLE_LABEL: role.value,
             authority.GENERATION_LABEL: str(generation),
         }
-        return ownership.metadata_for(Kind.TRUST_DOMAIN, domain.meta, domain.deletion_policy, labels, content)
+        name = authority.authority_name(domain.meta.name, role, generation)
+        return ownership.metadata_for(Kind.TRUST_DOMAIN, domain.meta, domain.deletion_policy, name, labels, content)
 
     async def _report(self, key: Key, entry: Entry[TrustDomain], wanted: status.Json) -> None:
         patch = status.merge_patch(entry.status, wanted)
@@ -227,6 +230,15 @@ class Unresolved(Exception):  # noqa: N818  # not an error: a problem to report
     def __init__(self, problem: Held | Failure) -> None:
         super().__init__(problem.message)
         self.problem = problem
+
+
+def _active_roots(recorded: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the Secrets of the roots that a status lists as Active."""
+    return frozenset(
+        item["secretName"]
+        for item in recorded.get("authorities") or ()
+        if item.get("role") == authority.Role.ROOT and item.get("state") == authority.AuthorityState.ACTIVE
+    )
 
 
 def _records(view: SecretView) -> dict[str, str]:

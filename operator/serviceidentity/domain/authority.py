@@ -23,6 +23,8 @@ from serviceidentity.domain.schedule import earliest, renewal_time
 ROLE_LABEL: Final = "serviceidentity.dev/authority-role"
 GENERATION_LABEL: Final = "serviceidentity.dev/authority-generation"
 SPIFFE_DOMAIN_ANNOTATION: Final = "serviceidentity.dev/spiffe-trust-domain"
+AUTHORITY_MISSING: Final = "AuthorityMissing"
+AUTHORITY_UNREADABLE: Final = "AuthorityUnreadable"
 SECRET_TYPE: Final = "kubernetes.io/tls"  # noqa: S105  # a Secret's type, not a secret
 
 
@@ -133,12 +135,16 @@ def authority_renewal(domain: TrustDomain, authority: Authority) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """A trust domain and what it has: the newest root and intermediate, and all authorities."""
+    """A trust domain and what it has: the newest root and intermediate, and all authorities.
+
+    `recorded` names the Secrets of the roots that its status says are Active.
+    """
 
     domain: TrustDomain
     authorities: tuple[Authority, ...]
     root: Authority | None
     intermediate: Authority | None
+    recorded: frozenset[str] = frozenset()
 
 
 Verdict = MakeAuthority | RetireAuthority | Held
@@ -151,6 +157,14 @@ def made_for_another(seen: Hierarchy, _now: datetime) -> Verdict | None:
         made_for = authority.view.annotations.get(SPIFFE_DOMAIN_ANNOTATION, seen.domain.trust_domain)
         if made_for != seen.domain.trust_domain:
             return Held("Conflict", f"Secret {authority.view.name} was made for trust domain {made_for}")
+    return None
+
+
+def root_lost(seen: Hierarchy, _now: datetime) -> Verdict | None:
+    """A root that was there is gone. A new one would be a CA that nobody trusts yet: that is for people to decide."""
+    lost = seen.recorded - {authority.view.name for authority in seen.authorities}
+    if lost:
+        return Held(AUTHORITY_MISSING, f"Secret {min(lost)} is gone; put it back, or make the TrustDomain anew")
     return None
 
 
@@ -211,6 +225,7 @@ def predecessor_finished(seen: Hierarchy, now: datetime) -> Verdict | None:
 
 CHECKS: Final[tuple[Check, ...]] = (
     made_for_another,
+    root_lost,
     root_missing,
     root_expired,
     intermediate_missing,
@@ -221,9 +236,16 @@ CHECKS: Final[tuple[Check, ...]] = (
 )
 
 
-def plan(domain: TrustDomain, authorities: tuple[Authority, ...], now: datetime) -> Verdict | None:
-    """Return the one next thing to do for a trust domain's authorities, or None."""
-    hierarchy = Hierarchy(domain, authorities, newest(authorities, Role.ROOT), newest(authorities, Role.INTERMEDIATE))
+def plan(
+    domain: TrustDomain, authorities: tuple[Authority, ...], now: datetime, recorded: frozenset[str] = frozenset()
+) -> Verdict | None:
+    """Return the one next thing to do for a trust domain's authorities, or None.
+
+    `recorded` names the Secrets of the roots that the status says are Active.
+    """
+    hierarchy = Hierarchy(
+        domain, authorities, newest(authorities, Role.ROOT), newest(authorities, Role.INTERMEDIATE), recorded
+    )
     return next((verdict for check in CHECKS if (verdict := check(hierarchy, now)) is not None), None)
 
 

@@ -13,6 +13,7 @@ IDENTITY_LABEL: Final = "serviceidentity.dev/identity"
 CREDENTIAL_LABEL: Final = "serviceidentity.dev/credential"
 TRUST_DOMAIN_LABEL: Final = "serviceidentity.dev/trust-domain"
 OWNER_UID_LABEL: Final = "serviceidentity.dev/owner-uid"
+STORED_AS_ANNOTATION: Final = "serviceidentity.dev/stored-as"
 ADOPT_ANNOTATION: Final = "serviceidentity.dev/adopt"
 
 _NAME_LABELS: Final = {Kind.SERVICE_IDENTITY: IDENTITY_LABEL, Kind.TRUST_DOMAIN: TRUST_DOMAIN_LABEL}
@@ -34,11 +35,12 @@ def metadata_for(
     kind: Kind,
     meta: Meta,
     policy: DeletionPolicy,
+    name: str,
     labels: Mapping[str, str],
     content: SecretContent,
     template: SecretTemplate | None = None,
 ) -> Metadata:
-    """Return the metadata of a Secret that `meta` owns.
+    """Return the metadata of the Secret `name` that `meta` owns.
 
     With deletion policy Delete it has a controller reference, so the garbage collector removes it and no finalizer is
     needed; with Retain it has none, and the labels alone say whose it is.
@@ -55,7 +57,7 @@ def metadata_for(
     }
     return Metadata(
         labels=template.labels | ours,
-        annotations=template.annotations | dict(content.annotations),
+        annotations=template.annotations | dict(content.annotations) | {STORED_AS_ANNOTATION: name},
         owners=(reference,) if policy is DeletionPolicy.DELETE else (),
     )
 
@@ -73,8 +75,11 @@ def is_owned(view: SecretView, kind: Kind, meta: Meta) -> bool:
     """Say whether the Secret belongs to the object: by controller reference, or by label, or as left by a namesake.
 
     A Secret retained by a deleted object of the same name and kind is adopted by the new one: two of them can't exist
-    at once, so nobody else can claim it.
+    at once, so nobody else can claim it. A copy of a Secret of ours carries our labels under another name, and is its
+    maker's.
     """
+    if view.annotations.get(STORED_AS_ANNOTATION, view.name) != view.name:
+        return False
     controllers = list(_controllers(view))
     if controllers:
         owner = controllers[0]

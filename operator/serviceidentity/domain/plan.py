@@ -82,6 +82,7 @@ def metadata_of(seen: Observed, credential: Credential, content: SecretContent |
         Kind.SERVICE_IDENTITY,
         seen.identity.meta,
         seen.identity.deletion_policy,
+        credential.secret_name(seen.identity),
         {ownership.IDENTITY_LABEL: seen.identity.meta.name, ownership.CREDENTIAL_LABEL: credential.name},
         SecretContent(content.type, content.data, annotations),
         credential.template(seen.identity),

@@ -10,7 +10,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from serviceidentity.domain import plan as planning
-from serviceidentity.domain.authority import Authority, Role, Trust, newest, state_of
+from serviceidentity.domain.authority import (
+    AUTHORITY_MISSING,
+    AUTHORITY_UNREADABLE,
+    Authority,
+    Role,
+    Trust,
+    newest,
+    state_of,
+)
 from serviceidentity.domain.credentials import CREDENTIALS
 from serviceidentity.domain.credentials.base import Observed, Reason
 from serviceidentity.domain.material import Held, MalformedError
@@ -108,10 +116,13 @@ def of_trust_domain(
         ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign")
     else:
         ready = ("Ready", False, problem.reason, problem.message)
+    lost = problem is not None and problem.reason in (AUTHORITY_MISSING, AUTHORITY_UNREADABLE)
+    listed = [_authority(authority, authorities, now) for authority in _by_age(authorities)]
     status: Json = {
         "observedGeneration": domain.meta.generation,
         "conditions": _conditions([ready], previous, domain.meta.generation, now),
-        "authorities": [_authority(authority, authorities, now) for authority in _by_age(authorities)],
+        # What was there stays on record while it can't be found or read: it must not be replaced without a word.
+        "authorities": previous.get("authorities", []) if lost else listed,
     }
     failures = [problem] if isinstance(problem, Failure) else []
     return _finish(status, deadline, _backoff(failures, previous, now))
