@@ -54,7 +54,7 @@ class ControlPlane:
     def kubectl(
         self,
         *arguments: str,
-        input: str | None = None,  # noqa: A002 - named as in subprocess.run
+        input: str | None = None,
         check: bool = True,
     ) -> "subprocess.CompletedProcess[str]":
         """Run kubectl as admin, with `input` on its standard input, and return what came of it.

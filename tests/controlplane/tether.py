@@ -20,7 +20,7 @@ def main() -> None:
             sys.exit("the starting process died before the kernel was asked to watch it")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and that too would survive exec
     try:
-        os.execvp(program[0], program)  # noqa: S606 - no shell is wanted
+        os.execvp(program[0], program)
     except OSError as error:
         sys.exit(f"{program[0]}: {error.strerror}")
 
