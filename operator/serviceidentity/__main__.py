@@ -19,6 +19,7 @@ from serviceidentity.app.engine import Engine, system_clock
 from serviceidentity.app.leadership import LeaseLeadership
 from serviceidentity.app.operator import Lists, Operator
 from serviceidentity.config import Config, from_process
+from serviceidentity.errors import PortError
 
 logger = logging.getLogger("serviceidentity")
 
@@ -64,6 +65,8 @@ async def run(config: Config) -> None:
         registry=handlers.registry(),
         settings=settings,
         memo=operator,
+        # Given, because kopf would ask for the user's name otherwise, and the user of a container has none.
+        identity=process_identity(),  # type: ignore[arg-type]  # a NewType of str that kopf does not export
         standalone=True,
         clusterwide=not namespaces,
         namespaces=sorted({*namespaces, config.authority_namespace}) if namespaces else (),
@@ -92,7 +95,10 @@ def main() -> None:
     set_up_logging(config.log_level)
     if config.kubeconfig:
         os.environ["KUBECONFIG"] = config.kubeconfig  # kopf's login reads it there
-    asyncio.run(run(config))
+    try:
+        asyncio.run(run(config))
+    except PortError as error:
+        sys.exit(f"serviceidentity-operator: {error}")
 
 
 if __name__ == "__main__":

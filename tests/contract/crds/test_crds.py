@@ -34,7 +34,7 @@ class Api:
     def __init__(self, control_plane: Any) -> None:
         self.control_plane = control_plane
 
-    def __call__(self, *args: str, input: str | None = None, check: bool = True) -> Any:  # noqa: A002
+    def __call__(self, *args: str, input: str | None = None, check: bool = True) -> Any:
         return self.control_plane.kubectl(*args, "--namespace", NAMESPACE, input=input, check=check)
 
     def apply(self, manifest: str, *flags: str, check: bool = True) -> Any:
