@@ -21,7 +21,7 @@ from tests.controlplane.operator import OperatorProcess, install
 
 API: Final = "serviceidentity.dev/v1alpha1"
 CONNECTIONS: Final = 32
-OURS: Final = frozenset({"secrets", "serviceidentities", "trustdomains", "events", "leases"})
+OURS: Final = frozenset({"secrets", "serviceidentities", "trustdomains", "events"})
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "certificate": {"certificate": {}},
     "certificate+hmac": {"certificate": {}, "hmac": {}},

@@ -11,7 +11,8 @@ from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
 from serviceidentity.app.queue import WorkQueue
-from serviceidentity.app.trust import TrustDomainReconciler, TrustRegistry
+from serviceidentity.app.trust_domains import TrustDomainReconciler
+from serviceidentity.app.trust_registry import TrustRegistry
 from serviceidentity.domain.model import Key, Kind
 from serviceidentity.errors import ConflictError, PortError, RetryableError
 
@@ -43,8 +44,9 @@ class Engine:
         self.counters = Counters()
         self._clock = clock
         trust = TrustRegistry(self.inventory)
-        self._identities = IdentityReconciler(self.inventory, trust, secrets, statuses, events, clock)
-        self._domains = TrustDomainReconciler(self.inventory, trust, secrets, statuses, events, clock)
+        parts = (self.inventory, trust, secrets, statuses, events, clock, self.wake)
+        self._identities = IdentityReconciler(*parts)
+        self._domains = TrustDomainReconciler(*parts)
         self._tasks: list[asyncio.Task[None]] = []
 
     def __copy__(self) -> "Engine":

@@ -5,10 +5,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from serviceidentity.app.inventory import Entry, Inventory
-from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
-from serviceidentity.app.trust import TrustRegistry
-from serviceidentity.app.writer import ForeignSecretError, SecretWriter
+from serviceidentity.app.inventory import Entry
+from serviceidentity.app.reconciler import Reconciler
+from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.credentials import CREDENTIALS, keyring
@@ -31,25 +30,8 @@ Due = Write | Restore | Remove
 _PASSING = frozenset({"TrustDomainNotReady"})  # at the first start: over before anyone could read of it
 
 
-class IdentityReconciler:
+class IdentityReconciler(Reconciler):
     """Makes the Secrets of an identity what its spec asks for."""
-
-    def __init__(
-        self,
-        inventory: Inventory,
-        trust: TrustRegistry,
-        secrets: Secrets,
-        statuses: Statuses,
-        events: Events,
-        clock: Clock,
-    ) -> None:
-        self._inventory = inventory
-        self._trust = trust
-        self._secrets = secrets
-        self._writer = SecretWriter(secrets, inventory)
-        self._statuses = statuses
-        self._events = events
-        self._clock = clock
 
     async def reconcile(self, key: Key) -> datetime | None:
         """Do what is due for the identity and return when to come back; None means when something changes.
@@ -233,19 +215,6 @@ class IdentityReconciler:
         if not text:
             raise RejectedError(f"keystore password: Secret {ref.name} has no text under key {ref.key}")
         return password
-
-    async def _report(self, key: Key, entry: Entry[Identity], wanted: status.Json) -> None:
-        patch = status.merge_patch(entry.status, wanted)
-        if not patch:
-            return
-        before, entry.status = entry.status, wanted
-        try:
-            entry.resource_version = max(entry.resource_version, await self._statuses.patch(key, patch))
-        except MissingError:
-            self._inventory.drop_identity(key.namespace, key.name, entry.meta.uid)
-        except Exception:
-            entry.status = before
-            raise
 
     def _tell(
         self,

@@ -111,7 +111,7 @@ class Inventory:
             return set()
         if old is not None and old == view:
             return set()
-        return self._concerned(view) | (self._concerned(old) if old else set())
+        return self.concerned(view) | (self.concerned(old) if old else set())
 
     def drop_secret(self, namespace: str, name: str, uid: str | None = None) -> set[Key]:
         """Forget a Secret that is gone, or that lost our label; one re-created meanwhile (another uid) stays."""
@@ -124,7 +124,7 @@ class Inventory:
         for key in self._owners_of(old):
             if key not in self.identities and key not in self.domains:
                 self._discard(key, location)
-        return self._concerned(old)
+        return self.concerned(old)
 
     def expect_lists(self) -> None:
         """Say that complete lists are being read: what is deleted from now on is not brought back by them."""
@@ -228,7 +228,7 @@ class Inventory:
         names |= {str(owner.get("name")) for owner in view.owners if owner.get("kind") == Kind.SERVICE_IDENTITY}
         return [identity_key(view.namespace, name) for name in names if name]
 
-    def _concerned(self, view: SecretView) -> set[Key]:
+    def concerned(self, view: SecretView) -> set[Key]:
         """Return the owner, and for shared keys those who deliver them or wait for their delivery."""
         concerned: set[Key] = set()
         for owner in self._owners_of(view):

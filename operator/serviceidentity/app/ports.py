@@ -3,7 +3,7 @@
 Every method raises only subclasses of PortError (RetryableError, RejectedError, ConflictError, MissingError).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from serviceidentity.domain.model import Key
 from serviceidentity.domain.ownership import Metadata
 
 Clock = Callable[[], datetime]
+Wake = Callable[[Iterable[Key]], None]
 
 
 class Secrets(Protocol):

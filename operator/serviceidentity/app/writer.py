@@ -1,10 +1,10 @@
 """Writing Secrets: the one place that creates, replaces and deletes them, for identities and authorities alike."""
 
 from serviceidentity.app.inventory import Inventory
-from serviceidentity.app.ports import Secrets
+from serviceidentity.app.ports import Secrets, Wake
 from serviceidentity.domain import ownership
 from serviceidentity.domain.material import SecretContent, SecretView
-from serviceidentity.domain.model import Kind, Meta
+from serviceidentity.domain.model import Key, Kind, Meta
 from serviceidentity.domain.ownership import Metadata
 from serviceidentity.errors import AlreadyExistsError, ConflictError, MissingError, ServiceIdentityError
 
@@ -16,9 +16,10 @@ class ForeignSecretError(ServiceIdentityError):
 class SecretWriter:
     """Stores content under a name, if the name is free or the Secret there is the object's own."""
 
-    def __init__(self, secrets: Secrets, inventory: Inventory) -> None:
+    def __init__(self, secrets: Secrets, inventory: Inventory, wake: Wake) -> None:
         self._secrets = secrets
         self._inventory = inventory
+        self._wake = wake
 
     async def store(
         self, kind: Kind, meta: Meta, location: tuple[str, str], content: SecretContent, metadata: Metadata
@@ -44,12 +45,15 @@ class SecretWriter:
             self._inventory.writing.pop(location, None)
         self._inventory.put_secret(view)
         self._inventory.remember(view)
+        # Its echo in the watch wakes nobody; who shares its keys has to be told here.
+        self._wake(self._inventory.concerned(view) - {Key(kind, meta.namespace, meta.name)})
         return view
 
     async def remove(self, view: SecretView) -> None:
         """Delete a Secret of ours."""
         await self._secrets.delete(view)
         self._inventory.forget_secret((view.namespace, view.name))
+        self._wake(self._inventory.concerned(view))
 
     async def _write(
         self, known: SecretView | None, location: tuple[str, str], content: SecretContent, metadata: Metadata

@@ -29,24 +29,20 @@ def pkcs12_keystore(
     name: str, key: PrivateKey, leaf: x509.Certificate, chain: Sequence[x509.Certificate], password: bytes
 ) -> bytes:
     """Return a keystore with one entry: key, leaf and chain under the friendly name `name`."""
-    encryption = (
-        serialization.PrivateFormat.PKCS12.encryption_builder()
-        .kdf_rounds(_KDF_ROUNDS)
-        .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
-        .hmac_hash(hashes.SHA256())
-        .build(password)
-    )
-    return pkcs12.serialize_key_and_certificates(name.encode(), key, leaf, list(chain), encryption)
+    return pkcs12.serialize_key_and_certificates(name.encode(), key, leaf, list(chain), _encryption(password))
 
 
 def pkcs12_truststore(roots: Sequence[x509.Certificate], password: bytes) -> bytes:
     """Return a truststore that Java accepts: each root with Oracle's trusted-key-usage attribute."""
-    encryption = (
+    entries = [pkcs12.PKCS12Certificate(root, f"root-{number}".encode()) for number, root in enumerate(roots)]
+    return pkcs12.serialize_java_truststore(entries, _encryption(password))
+
+
+def _encryption(password: bytes) -> serialization.KeySerializationEncryption:
+    return (
         serialization.PrivateFormat.PKCS12.encryption_builder()
         .kdf_rounds(_KDF_ROUNDS)
         .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
         .hmac_hash(hashes.SHA256())
         .build(password)
     )
-    entries = [pkcs12.PKCS12Certificate(root, f"root-{number}".encode()) for number, root in enumerate(roots)]
-    return pkcs12.serialize_java_truststore(entries, encryption)

@@ -1,4 +1,4 @@
-"""Trust domains: their authorities as read from the Secrets, and one pass over one TrustDomain."""
+"""One pass over one TrustDomain: make and retire its authorities, report."""
 
 import asyncio
 import logging
@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from serviceidentity.app.inventory import Entry, Inventory
-from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
-from serviceidentity.app.writer import ForeignSecretError, SecretWriter
+from serviceidentity.app.reconciler import Reconciler
+from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import authority, ownership, status
-from serviceidentity.domain.authority import Authority, MakeAuthority, RetireAuthority, Trust
+from serviceidentity.domain.authority import Authority, MakeAuthority, RetireAuthority
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
-from serviceidentity.domain.model import Key, Kind, TrustDomain, trust_domain_key
+from serviceidentity.domain.model import Key, Kind, TrustDomain
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import parse_time
 from serviceidentity.domain.status import Failure
@@ -21,81 +20,8 @@ from serviceidentity.errors import InvalidSpecError, MissingError, RejectedError
 logger = logging.getLogger(__name__)
 
 
-class TrustRegistry:
-    """Who signs for each trust domain. Keys are read once per version of their Secret."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-        self._read: dict[tuple[str, int], Authority] = {}
-        self._trust: dict[tuple[str, int, tuple[tuple[str, int], ...]], Trust] = {}
-
-    def of(self, name: str, now: datetime) -> Trust | Held:
-        """Return who signs for the trust domain, or why nobody does now."""
-        entry = self._inventory.domains.get(trust_domain_key(name))
-        if entry is None:
-            return Held("TrustDomainNotFound", f"trust domain {name} does not exist")
-        if isinstance(entry.spec, InvalidSpecError):
-            return Held("TrustDomainNotReady", f"trust domain {name} has an invalid spec")
-        try:
-            authorities = self.authorities(entry.spec)
-        except MalformedError:
-            return Held("TrustDomainNotReady", f"an authority of trust domain {name} can't be read")
-        version = tuple(sorted((a.view.name, a.view.resource_version) for a in authorities))
-        known = self._trust.get((name, entry.meta.generation, version))
-        if known is not None and now < min(a.not_after for a in authorities):
-            return known
-        trust = authority.trust_of(entry.spec, authorities, now)
-        if isinstance(trust, Trust):
-            self._trust = {key: value for key, value in self._trust.items() if key[0] != name}
-            self._trust[(name, entry.meta.generation, version)] = trust
-        return trust
-
-    def spiffe_domain(self, name: str) -> str | None:
-        """Return the SPIFFE trust domain name, if the TrustDomain is there and valid."""
-        entry = self._inventory.domains.get(trust_domain_key(name))
-        return None if entry is None or isinstance(entry.spec, InvalidSpecError) else entry.spec.trust_domain
-
-    def authorities(self, domain: TrustDomain) -> tuple[Authority, ...]:
-        """Return the authorities of the domain as they should be: remembered, else found.
-
-        Raises MalformedError when one can't be read.
-        """
-        authorities = []
-        for location in sorted(self._inventory.locations_of(domain.key)):
-            found, good = self._inventory.secrets.get(location), self._inventory.remembered.get(location)
-            view = good or found
-            if view is not None and ownership.is_owned(view, Kind.TRUST_DOMAIN, domain.meta):
-                authorities.append(self._authority(view))
-        return tuple(authorities)
-
-    def _authority(self, view: SecretView) -> Authority:
-        version = (view.uid, view.resource_version)
-        known = self._read.get(version)
-        if known is None:
-            known = authority.read_authority(view)
-            self._read = {key: value for key, value in self._read.items() if key[0] != view.uid}
-            self._read[version] = known
-        return known
-
-
-class TrustDomainReconciler:
+class TrustDomainReconciler(Reconciler):
     """Makes and retires the authorities of a trust domain."""
-
-    def __init__(
-        self,
-        inventory: Inventory,
-        trust: TrustRegistry,
-        secrets: Secrets,
-        statuses: Statuses,
-        events: Events,
-        clock: Clock,
-    ) -> None:
-        self._inventory = inventory
-        self._trust = trust
-        self._writer = SecretWriter(secrets, inventory)
-        self._statuses = statuses
-        self._events = events
-        self._clock = clock
 
     async def reconcile(self, key: Key) -> tuple[datetime | None, bool]:
         """Do what is due and return when to come back, and whether the authorities changed.
@@ -209,19 +135,6 @@ class TrustDomainReconciler:
         }
         name = authority.authority_name(domain.meta.name, role, generation)
         return ownership.metadata_for(Kind.TRUST_DOMAIN, domain.meta, domain.deletion_policy, name, labels, content)
-
-    async def _report(self, key: Key, entry: Entry[TrustDomain], wanted: status.Json) -> None:
-        patch = status.merge_patch(entry.status, wanted)
-        if not patch:
-            return
-        before, entry.status = entry.status, wanted
-        try:
-            entry.resource_version = max(entry.resource_version, await self._statuses.patch(key, patch))
-        except MissingError:
-            self._inventory.drop_trust_domain(key.name, entry.meta.uid)
-        except Exception:
-            entry.status = before
-            raise
 
 
 class Unresolved(Exception):  # noqa: N818  # not an error: a problem to report

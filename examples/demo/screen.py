@@ -1,0 +1,58 @@
+"""What the demo shows: steps with their outcome, and a table at the end."""
+
+import os
+import sys
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Line:
+    """One step and how it went."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+@dataclass
+class Screen:
+    """Prints as it goes, and remembers for the table."""
+
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether any step failed."""
+        return any(not line.ok for line in self.lines)
+
+    def head(self, text: str) -> None:
+        """Begin a part."""
+        print(f"\n{_paint('1', text)}", flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a text, indented."""
+        for line in text.rstrip().splitlines():
+            print(f"  {line}", flush=True)
+
+    def step(self, what: str, ok: bool, detail: str = "") -> None:
+        """Print a step's outcome."""
+        self.lines.append(Line(what, ok, detail))
+        print(f"  {_mark(ok)} {what}" + (f": {detail}" if detail else ""), flush=True)
+
+    def table(self) -> None:
+        """Print all steps once more."""
+        width = max(len(line.what) for line in self.lines)
+        self.head("Result")
+        for line in self.lines:
+            print(f"  {_mark(line.ok)} {line.what.ljust(width)}  {line.detail}")
+        good = sum(line.ok for line in self.lines)
+        print(f"\n  {good} of {len(self.lines)} steps went as they should", flush=True)
+
+
+def _mark(ok: bool) -> str:
+    return _paint("32", "ok    ") if ok else _paint("31", "FAILED")
+
+
+def _paint(code: str, text: str) -> str:
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return f"\033[{code}m{text}\033[0m" if coloured else text

@@ -1,0 +1,67 @@
+"""Who signs for each trust domain, as read from the Secrets of its authorities."""
+
+from datetime import datetime
+
+from serviceidentity.app.inventory import Inventory
+from serviceidentity.domain import authority, ownership
+from serviceidentity.domain.authority import Authority, Trust
+from serviceidentity.domain.material import Held, MalformedError, SecretView
+from serviceidentity.domain.model import Kind, TrustDomain, trust_domain_key
+from serviceidentity.errors import InvalidSpecError
+
+
+class TrustRegistry:
+    """Who signs for each trust domain. Keys are read once per version of their Secret."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._read: dict[tuple[str, int], Authority] = {}
+        self._trust: dict[tuple[str, int, tuple[tuple[str, int], ...]], Trust] = {}
+
+    def of(self, name: str, now: datetime) -> Trust | Held:
+        """Return who signs for the trust domain, or why nobody does now."""
+        entry = self._inventory.domains.get(trust_domain_key(name))
+        if entry is None:
+            return Held("TrustDomainNotFound", f"trust domain {name} does not exist")
+        if isinstance(entry.spec, InvalidSpecError):
+            return Held("TrustDomainNotReady", f"trust domain {name} has an invalid spec")
+        try:
+            authorities = self.authorities(entry.spec)
+        except MalformedError:
+            return Held("TrustDomainNotReady", f"an authority of trust domain {name} can't be read")
+        version = tuple(sorted((a.view.name, a.view.resource_version) for a in authorities))
+        known = self._trust.get((name, entry.meta.generation, version))
+        if known is not None and now < min(a.not_after for a in authorities):
+            return known
+        trust = authority.trust_of(entry.spec, authorities, now)
+        if isinstance(trust, Trust):
+            self._trust = {key: value for key, value in self._trust.items() if key[0] != name}
+            self._trust[(name, entry.meta.generation, version)] = trust
+        return trust
+
+    def spiffe_domain(self, name: str) -> str | None:
+        """Return the SPIFFE trust domain name, if the TrustDomain is there and valid."""
+        entry = self._inventory.domains.get(trust_domain_key(name))
+        return None if entry is None or isinstance(entry.spec, InvalidSpecError) else entry.spec.trust_domain
+
+    def authorities(self, domain: TrustDomain) -> tuple[Authority, ...]:
+        """Return the authorities of the domain as they should be: remembered, else found.
+
+        Raises MalformedError when one can't be read.
+        """
+        authorities = []
+        for location in sorted(self._inventory.locations_of(domain.key)):
+            found, good = self._inventory.secrets.get(location), self._inventory.remembered.get(location)
+            view = good or found
+            if view is not None and ownership.is_owned(view, Kind.TRUST_DOMAIN, domain.meta):
+                authorities.append(self._authority(view))
+        return tuple(authorities)
+
+    def _authority(self, view: SecretView) -> Authority:
+        version = (view.uid, view.resource_version)
+        known = self._read.get(version)
+        if known is None:
+            known = authority.read_authority(view)
+            self._read = {key: value for key, value in self._read.items() if key[0] != view.uid}
+            self._read[version] = known
+        return known
