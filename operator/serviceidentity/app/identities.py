@@ -62,7 +62,10 @@ class IdentityReconciler(Reconciler):
             if isinstance(action, Write | Restore) and action.credential.condition in blocked
         }
         if actions:
-            failures |= await self._apply(seen, actions, now)
+            try:
+                failures |= await self._apply(seen, actions, now)
+            except MissingError:
+                return None  # the namespace is on its way out, and the identity with it
             seen = self.observe(entry.spec)
         else:
             self._trust_what_is_there(seen)
@@ -166,7 +169,7 @@ class IdentityReconciler(Reconciler):
             match outcome:
                 case ForeignSecretError():
                     failures[action.credential.name] = Failure(status.CONFLICT, str(outcome))
-                case RejectedError() | MissingError():
+                case RejectedError():
                     failures[action.credential.name] = Failure(status.REJECTED, str(outcome))
                 case PkiError():
                     failures[action.credential.name] = Failure(status.ISSUE_FAILED, str(outcome))

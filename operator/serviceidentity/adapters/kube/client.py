@@ -136,6 +136,8 @@ def _error(method: str, status: int, payload: bytes) -> PortError:
     match status:
         case 404:
             return MissingError(message)
+        case 403 if b'"NamespaceTerminating"' in payload:
+            return MissingError("the namespace is being deleted")
         case 409:
             return (
                 AlreadyExistsError(message)

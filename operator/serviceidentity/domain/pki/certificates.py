@@ -2,13 +2,15 @@
 
 import secrets
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TypeVar
+from datetime import UTC, datetime
+from itertools import pairwise, takewhile
+from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
 
 from serviceidentity.domain.pki import keys
 from serviceidentity.domain.pki.errors import PkiError
@@ -43,17 +45,35 @@ __all__ = [
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
-SERIAL_BITS = 159  # RFC 5280 4.1.2.2: positive and at most 20 octets, so the top bit stays clear
+_EPOCH: Final = datetime(1950, 1, 1, tzinfo=UTC)  # where UTCTime begins (RFC 5280 4.1.2.5.1)
+_SERIAL_BITS: Final = 159  # RFC 5280 4.1.2.2: positive and at most 20 octets, so the top bit stays clear
+# What reading a certificate or one of its extensions raises. Not all of these are ValueErrors.
+_UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """From when until when, in UTC, whole seconds."""
+    """From when until when; kept in UTC and whole seconds, which is what a certificate can say (RFC 5280 4.1.2.5).
+
+    Raises PkiError on times without a zone, before 1950, or in the wrong order.
+    """
 
     not_before: datetime
     not_after: datetime
 
     def __post_init__(self) -> None:
+        for field_name, instant in (("not_before", self.not_before), ("not_after", self.not_after)):
+            if instant.utcoffset() is None:
+                raise PkiError("a validity needs times with a time zone")
+            object.__setattr__(self, field_name, instant.astimezone(UTC).replace(microsecond=0))
+        if self.not_before < _EPOCH:
+            raise PkiError("a certificate can't begin before 1950")
         if self.not_after <= self.not_before:
             raise PkiError("a certificate has to end after it begins")
 
@@ -62,8 +82,9 @@ class Validity:
 class Issuer:
     """An authority that can sign: its certificate and key, and the chain that goes with what it signs.
 
-    `chain` leads from the issuer up to, and without, the root. Raises PkiError when key and certificate do not belong
-    together, or the certificate may not sign others.
+    `chain` leads from the issuer up to, and without, the root; it is empty for a root. `not_after` is when the first
+    of them ends. Raises PkiError when key and certificate do not belong together, the certificate may not sign
+    others, or the chain is not the certificate's.
     """
 
     certificate: x509.Certificate
@@ -71,28 +92,41 @@ class Issuer:
     chain: tuple[x509.Certificate, ...] = ()
     name: x509.Name = field(init=False)
     key_identifier: x509.AuthorityKeyIdentifier = field(init=False)
+    path_length: int | None = field(init=False)
+    not_after: datetime = field(init=False)
 
     def __post_init__(self) -> None:
         if not key_matches(self.certificate, self.private_key):
             raise PkiError("the key does not belong to the issuer's certificate")
         try:
             extensions = self.certificate.extensions
-            is_ca = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+            constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
             may_sign = extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
             own = extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        except (x509.ExtensionNotFound, ValueError):
+            name = self.certificate.subject
+        except (x509.ExtensionNotFound, *_UNREADABLE):
             raise PkiError("the issuer's certificate is not one of a certificate authority") from None
-        if not is_ca or not may_sign:
+        if not constraints.ca or not may_sign or not list(name):  # RFC 5280 4.1.2.6: an authority has a name
             raise PkiError("the issuer's certificate may not sign others")
+        if self.chain and self.chain[0] != self.certificate:
+            raise PkiError("the chain does not begin with the issuer's certificate")
+        if not all(signed_by(lower, upper) for lower, upper in pairwise(self.chain)):
+            raise PkiError("the issuer's chain is broken or out of order")
         # RFC 5280 4.2.1.1: the AKI of what it signs must equal the issuer's SKI.
         identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
-        object.__setattr__(self, "name", self.certificate.subject)
+        end = min(certificate.not_valid_after_utc for certificate in (self.certificate, *self.chain))
+        object.__setattr__(self, "name", name)
         object.__setattr__(self, "key_identifier", identifier)
+        object.__setattr__(self, "path_length", constraints.path_length)
+        object.__setattr__(self, "not_after", end)
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """What a certificate says. Serial and fingerprints are lower-case hex without colons, as OpenSSL prints them."""
+    """What a certificate says. Serial number, fingerprint and key IDs are lower-case hex without colons.
+
+    The serial number has an even number of digits, as OpenSSL prints it; `uris` are those beside the SPIFFE ID.
+    """
 
     serial_number: str
     fingerprint: str
@@ -111,21 +145,26 @@ class CertificateFacts:
 
 
 def random_serial_number() -> int:
-    """Return a serial number of 159 random bits, never zero."""
-    return secrets.randbits(SERIAL_BITS) | 1 << (SERIAL_BITS - 1)
+    """Return a positive serial number of 20 octets, 158 bits of it random: all have the same length."""
+    return secrets.randbits(_SERIAL_BITS) | 1 << (_SERIAL_BITS - 1)
 
 
 def issue_root(subject: Subject, key: PrivateKey, validity: Validity) -> x509.Certificate:
-    """Issue a self-signed root that allows one tier of intermediates below it."""
-    name = subject.to_x509()
+    """Issue a self-signed root that allows one tier of intermediates below it. Raises PkiError without a name."""
+    name = _authority_name(subject)
     builder = _builder(name, name, key.public_key(), validity)
     builder = _authority_extensions(builder, path_length=1)
     return builder.sign(key, _hash(key))
 
 
 def issue_intermediate(subject: Subject, public_key: PublicKey, issuer: Issuer, validity: Validity) -> x509.Certificate:
-    """Issue an intermediate that may sign leaves only. Raises PkiError when it would outlive its issuer."""
-    builder = _builder(subject.to_x509(), issuer.name, public_key, _inside(validity, issuer))
+    """Issue an intermediate that may sign leaves only.
+
+    Raises PkiError when it would outlive its issuer, has no name, or the issuer may itself sign leaves only.
+    """
+    if issuer.path_length == 0:
+        raise PkiError("the issuer may sign leaves only")  # RFC 5280 4.2.1.9
+    builder = _builder(_authority_name(subject), issuer.name, public_key, _inside(validity, issuer))
     builder = _authority_extensions(builder, path_length=0).add_extension(issuer.key_identifier, critical=False)
     return builder.sign(issuer.private_key, _hash(issuer.private_key))
 
@@ -157,17 +196,20 @@ def issue_leaf(
 
 
 def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
-    """Read an authority. A self-signed one has no chain to hand out, any other hands out itself. Raises PkiError."""
-    certificate, *_ = load_chain(certificate_pem)
-    self_signed = certificate.issuer == certificate.subject
-    return Issuer(certificate, keys.load(key_pem), () if self_signed else (certificate,))
+    """Read an authority: its certificate, then those above it if there are any. Raises PkiError.
+
+    What it hands out is all of them without the root. Equal names do not make a root, a signature of its own does.
+    """
+    certificates = load_chain(certificate_pem)
+    chain = tuple(takewhile(lambda certificate: not signed_by(certificate, certificate), certificates))
+    return Issuer(certificates[0], keys.load(key_pem), chain)
 
 
 def load_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
     """Read the certificates of a PEM text, at least one. Raises PkiError."""
     try:
         chain = tuple(x509.load_pem_x509_certificates(pem))
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise PkiError("not a readable certificate") from None
     if not chain:
         raise PkiError("there is no certificate")
@@ -188,13 +230,13 @@ def facts(certificate: x509.Certificate) -> CertificateFacts:
         issuer = _extension(extensions, x509.AuthorityKeyIdentifier)
         constraints = _extension(extensions, x509.BasicConstraints)
         key = keys.profile_of(certificate.public_key())
-        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    except (ValueError, UnsupportedAlgorithm):
+        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except _UNREADABLE:
         raise PkiError("the certificate can't be understood") from None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names else []
-    spiffe = [uri for uri in uris if uri.startswith(SPIFFE_SCHEME)]
+    spiffe = [uri for uri in uris if uri.lower().startswith(SPIFFE_SCHEME)]
     return CertificateFacts(
-        serial_number=f"{certificate.serial_number:x}",
+        serial_number=_hex(certificate.serial_number),
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
         subject_key_id=own.digest.hex() if own else "",
         issuer_key_id=issuer.key_identifier.hex() if issuer and issuer.key_identifier else "",
@@ -202,7 +244,7 @@ def facts(certificate: x509.Certificate) -> CertificateFacts:
         common_name=str(common[0].value) if common else None,
         dns_names=tuple(names.get_values_for_type(x509.DNSName)) if names else (),
         ip_addresses=tuple(str(a) for a in names.get_values_for_type(x509.IPAddress)) if names else (),
-        uris=tuple(uri for uri in uris if not uri.startswith(SPIFFE_SCHEME)),
+        uris=tuple(uri for uri in uris if uri not in spiffe),
         email_addresses=tuple(names.get_values_for_type(x509.RFC822Name)) if names else (),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
@@ -215,7 +257,7 @@ def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Say whether `issuer` signed the certificate: names agree and the signature verifies. Never raises."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+    except (InvalidSignature, TypeError, *_UNREADABLE):
         return False
     return True
 
@@ -223,8 +265,8 @@ def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 def key_matches(certificate: x509.Certificate, key: PrivateKey) -> bool:
     """Say whether the key is the certificate's. Never raises."""
     try:
-        return certificate.public_key() == key.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+        return keys.same_public_key(certificate.public_key(), key)
+    except _UNREADABLE:
         return False
 
 
@@ -237,7 +279,8 @@ def _builder(name: x509.Name, issuer: x509.Name, public_key: PublicKey, validity
         .serial_number(random_serial_number())
         .not_valid_before(validity.not_before)
         .not_valid_after(validity.not_after)
-        # RFC 5280 4.2.1.2 method 1: what every verifier and linter expects; it identifies, it protects nothing.
+        # RFC 5280 4.2.1.2 method 1 (SHA-1), not RFC 7093: what OpenSSL, Go and cert-manager compute, so other tools
+        # arrive at the same ID. It only tells keys apart; nothing is trusted because of it.
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 
@@ -259,9 +302,16 @@ def _authority_extensions(builder: x509.CertificateBuilder, path_length: int) ->
 
 
 def _inside(validity: Validity, issuer: Issuer) -> Validity:
-    if validity.not_after > issuer.certificate.not_valid_after_utc:
-        raise PkiError("a certificate must not outlive its issuer")
+    if validity.not_after > issuer.not_after:
+        raise PkiError("a certificate must not outlive its chain")
     return validity
+
+
+def _authority_name(subject: Subject) -> x509.Name:
+    name = subject.to_x509()
+    if not list(name):
+        raise PkiError("an authority needs a subject")  # RFC 5280 4.1.2.6
+    return name
 
 
 def _hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
@@ -270,6 +320,11 @@ def _hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP384R1):
         return hashes.SHA384()
     return hashes.SHA256()
+
+
+def _hex(number: int) -> str:
+    digits = f"{abs(number):x}"
+    return ("-" if number < 0 else "") + digits.zfill(len(digits) + len(digits) % 2)
 
 
 def _extension(extensions: x509.Extensions, kind: type[E]) -> E | None:

@@ -9,12 +9,13 @@ import hashlib
 import secrets
 import struct
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.formats import der_key
 from serviceidentity.domain.pki.keys import PrivateKey
 
@@ -24,6 +25,8 @@ _KEY_ENTRY: Final = 1
 _CERTIFICATE_ENTRY: Final = 2
 _DIGEST_SALT: Final = b"Mighty Aphrodite"
 _SALT_LENGTH: Final = 20
+_TEXT_LIMIT: Final = 0xFFFF
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # AlgorithmIdentifier 1.3.6.1.4.1.42.2.17.1.1 (Sun's key protector) with NULL parameters, DER.
 _PROTECTOR: Final = bytes.fromhex("300e060a2b060104012a021101010500")
 
@@ -31,7 +34,10 @@ _PROTECTOR: Final = bytes.fromhex("300e060a2b060104012a021101010500")
 def jks_keystore(
     alias: str, key: PrivateKey, chain: Sequence[x509.Certificate], password: str, created: datetime
 ) -> bytes:
-    """Return a keystore with one private key and its chain, leaf first. Java aliases are lower case."""
+    """Return a keystore with one private key and its chain, leaf first. Java aliases are lower case.
+
+    Raises PkiError when the alias is too long, or `created` has no time zone.
+    """
     protected = _protect(der_key(key), password)
     entry = struct.pack(">I", _KEY_ENTRY) + _text(alias.lower()) + _millis(created)
     entry += struct.pack(">I", len(protected)) + protected
@@ -40,7 +46,9 @@ def jks_keystore(
 
 
 def jks_truststore(roots: Sequence[x509.Certificate], password: str, created: datetime) -> bytes:
-    """Return a truststore with the roots as trusted certificates."""
+    """Return a truststore with the roots as trusted certificates. Raises PkiError without roots."""
+    if not roots:
+        raise PkiError("a truststore needs a root")
     entries = [
         struct.pack(">I", _CERTIFICATE_ENTRY) + _text(f"root-{number}") + _millis(created) + _certificate(root)
         for number, root in enumerate(roots)
@@ -78,17 +86,24 @@ def _certificate(certificate: x509.Certificate) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    """Java's modified UTF-8; aliases here are ASCII, where it is the same."""
-    data = value.encode("ascii")
+    """Java's modified UTF-8 (java.io.DataInput): each UTF-16 code unit by itself, and NUL as two bytes."""
+    units = value.encode("utf-16-be", "surrogatepass")
+    text = "".join(chr(unit) for (unit,) in struct.iter_unpack(">H", units))
+    data = text.encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")
+    if len(data) > _TEXT_LIMIT:
+        raise PkiError("an alias is too long for a keystore")
     return struct.pack(">H", len(data)) + data
 
 
 def _millis(instant: datetime) -> bytes:
-    return struct.pack(">Q", int(instant.timestamp() * 1000))
+    if instant.utcoffset() is None:
+        raise PkiError("a keystore's time needs a time zone")
+    return struct.pack(">q", (instant - _EPOCH) // timedelta(milliseconds=1))
 
 
 def _password(password: str) -> bytes:
-    return password.encode("utf-16-be")
+    """Java's chars, two bytes each."""
+    return password.encode("utf-16-be", "surrogatepass")
 
 
 def _sha1(data: bytes) -> bytes:

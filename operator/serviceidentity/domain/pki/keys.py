@@ -74,7 +74,7 @@ def load(pem: bytes) -> PrivateKey:
     """Read an unencrypted PEM private key of a kind that `KeyProfile` knows. Raises PkiError on everything else."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: an encrypted key needs a password
         raise PkiError("not a readable private key") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
         raise PkiError("a private key of an unsupported kind")
@@ -95,3 +95,16 @@ def profile_of(key: PrivateKey | PublicKeyTypes) -> KeyProfile:
             return KeyProfile(KeyAlgorithm.ED25519)
         case _:
             raise PkiError("a key of an unsupported kind")
+
+
+def same_public_key(a: PrivateKey | PublicKeyTypes, b: PrivateKey | PublicKeyTypes) -> bool:
+    """Say whether both are halves of one key pair, or the same half of it."""
+    return _public(a) == _public(b)
+
+
+def _public(key: PrivateKey | PublicKeyTypes) -> PublicKeyTypes:
+    match key:
+        case ec.EllipticCurvePrivateKey() | rsa.RSAPrivateKey() | ed25519.Ed25519PrivateKey():
+            return key.public_key()
+        case _:
+            return key

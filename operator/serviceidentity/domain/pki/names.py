@@ -1,8 +1,10 @@
 """Subjects, subject alternative names and usages, from plain values to X.509."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -25,6 +27,40 @@ _BASIC: Final = frozenset(
     {"digital signature", "content commitment", "key encipherment", "data encipherment", "key agreement"}
 )
 
+# RFC 5280 appendix A.1, the upper bounds; cryptography checks those of country and common name, the latter in bytes.
+_LIMITS: Final = {
+    NameOID.COUNTRY_NAME: 2,
+    NameOID.STATE_OR_PROVINCE_NAME: 128,
+    NameOID.LOCALITY_NAME: 128,
+    NameOID.STREET_ADDRESS: 128,
+    NameOID.POSTAL_CODE: 40,
+    NameOID.ORGANIZATION_NAME: 64,
+    NameOID.ORGANIZATIONAL_UNIT_NAME: 64,
+    NameOID.SERIAL_NUMBER: 64,
+    NameOID.COMMON_NAME: 64,
+}
+_ALPHABETS: Final = {
+    NameOID.COUNTRY_NAME: re.compile(r"[A-Z]{2}"),  # ISO 3166-1
+    NameOID.SERIAL_NUMBER: re.compile(r"[A-Za-z0-9 '()+,./:=?-]+"),  # PrintableString
+}
+_PLAIN_TEXT: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST: Final = rf"{_LABEL}(?:\.{_LABEL})*"
+# RFC 5280 4.2.1.6 with RFC 1034 3.5, and "*" as the whole first label (RFC 6125 6.4.3). Other scripts as A-labels.
+_DNS_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z)(?:\*\.)?{_HOST}")
+# RFC 2821 4.1.2, the dot-string form.
+_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_EMAIL: Final = re.compile(rf"(?=.{{1,254}}\Z)(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@{_HOST}")
+# RFC 3986: absolute, in its alphabet.
+_URI: Final = re.compile(
+    r"(?=.{1,2048}\Z)[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+"
+)
+# SPIFFE-ID 2: no user, port, query, fragment or percent-encoding, and no empty, "." or ".." segments; a leaf has a
+# path (X.509-SVID 3). Go's crypto/x509 refuses to parse a certificate whose URI has an empty label in its host.
+_TRUST_DOMAIN: Final = r"(?=[^/]{1,255}/)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_SPIFFE_ID: Final = re.compile(rf"(?=.{{1,2048}}\Z)spiffe://{_TRUST_DOMAIN}(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._-]+)+")
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -41,7 +77,10 @@ class Subject:
     serial_number: str | None = None
 
     def to_x509(self) -> x509.Name:
-        """Return the name, from country to common name. Raises PkiError when a part does not fit its attribute."""
+        """Return the name, from country to common name. Raises PkiError when a part does not fit its attribute.
+
+        A common name of "" is left out; whether there has to be something else instead is for the caller to say.
+        """
         values = (
             (NameOID.COUNTRY_NAME, self.countries),
             (NameOID.STATE_OR_PROVINCE_NAME, self.provinces),
@@ -54,9 +93,9 @@ class Subject:
             (NameOID.COMMON_NAME, (self.common_name,) if self.common_name else ()),
         )
         try:
-            return x509.Name([x509.NameAttribute(oid, value) for oid, group in values for value in group])
+            return x509.Name([_attribute(oid, value) for oid, group in values for value in group])
         except (ValueError, TypeError):
-            raise PkiError("a subject field is too long or has characters that it can't have") from None
+            raise PkiError("a subject field is empty, too long or has characters that it can't have") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +110,15 @@ class SubjectAltNames:
 
     def to_x509(self) -> x509.SubjectAlternativeName:
         """Return the extension. Raises PkiError on a second SPIFFE ID and on names that are not what they should be."""
-        if not self.spiffe_id.startswith(SPIFFE_SCHEME) or any(u.lower().startswith(SPIFFE_SCHEME) for u in self.uris):
+        if not _SPIFFE_ID.fullmatch(self.spiffe_id):
+            raise PkiError("not a SPIFFE ID with a trust domain and a path")
+        if any(uri.lower().startswith("spiffe:") for uri in self.uris):
             raise PkiError("a leaf has exactly one SPIFFE ID")
-        try:
-            names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(self.spiffe_id)]
-            names += (x509.DNSName(name) for name in self.dns_names)  # A-labels: refuses anything but ASCII
-            names += (x509.IPAddress(ipaddress.ip_address(address)) for address in self.ip_addresses)
-            names += (x509.UniformResourceIdentifier(uri) for uri in self.uris)
-            names += (x509.RFC822Name(address) for address in self.email_addresses)
-        except ValueError:
-            raise PkiError("a subject alternative name can't be encoded") from None
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(self.spiffe_id)]
+        names += (_dns_name(name) for name in self.dns_names)
+        names += (_ip_address(address) for address in self.ip_addresses)
+        names += (_uri(uri) for uri in self.uris)
+        names += (_email_address(address) for address in self.email_addresses)
         return x509.SubjectAlternativeName(names)
 
 
@@ -109,3 +147,51 @@ def extended_key_usage(usages: tuple[str, ...]) -> x509.ExtendedKeyUsage | None:
         raise PkiError(f"{len(unknown)} of the usages are unknown")
     found = [oid for usage, oid in _EXTENDED.items() if usage in usages]
     return x509.ExtendedKeyUsage(found) if found else None
+
+
+def _attribute(oid: x509.ObjectIdentifier, value: str) -> x509.NameAttribute[str]:
+    if len(value) > _LIMITS[oid] or not _ALPHABETS.get(oid, _PLAIN_TEXT).fullmatch(value):
+        raise PkiError("a subject field does not fit")
+    return x509.NameAttribute(oid, value)
+
+
+def _dns_name(name: str) -> x509.DNSName:
+    if not _DNS_NAME.fullmatch(name):
+        raise PkiError("a DNS name is not one, or not in its ASCII form")
+    return x509.DNSName(name)
+
+
+def _ip_address(address: str) -> x509.IPAddress:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        raise PkiError("an IP address is not one") from None
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.scope_id is not None:
+        raise PkiError("an IP address in a certificate can't have a zone")
+    return x509.IPAddress(parsed)
+
+
+def _uri(uri: str) -> x509.UniformResourceIdentifier:
+    try:
+        if not _URI.fullmatch(uri):
+            raise PkiError("not an absolute URI")
+        parts = urlsplit(uri)
+        _ = parts.port  # raises when it is not a number
+        # RFC 5280 4.2.1.6: an authority has a domain name or an IP address as its host.
+        if parts.netloc and not _is_host(parts.hostname or ""):
+            raise PkiError("no host in a URI")
+    except ValueError:
+        raise PkiError("a URI is not absolute, or its host is none") from None
+    return x509.UniformResourceIdentifier(uri)
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        return ipaddress.IPv6Address(host).scope_id is None
+    return re.fullmatch(_HOST, host) is not None
+
+
+def _email_address(address: str) -> x509.RFC822Name:
+    if not _EMAIL.fullmatch(address):
+        raise PkiError("an e-mail address is not one in ASCII")
+    return x509.RFC822Name(address)

@@ -1,0 +1,3 @@
+module serviceidentity.dev/goverify
+
+go 1.21
