@@ -20,7 +20,9 @@ def test_a_spec_change_reissues_only_what_it_touches(space: Space):
     changed = space.data("a-tls")
     assert changed["tls.key"] != certificate["tls.key"]
     template = {"labels": {"team": "shop"}}
-    space.apply("a", {"certificate": {"dnsNames": ["a.example"], "renewBefore": "1h", "secretTemplate": template}, "hmac": {}})
+    space.apply(
+        "a", {"certificate": {"dnsNames": ["a.example"], "renewBefore": "1h", "secretTemplate": template}, "hmac": {}}
+    )
     eventually(lambda: (space.secret("a-tls") or {})["metadata"]["labels"].get("team") == "shop")
     assert space.data("a-tls") == changed
     space.apply("a", {"certificate": {"dnsNames": ["a.example"]}, "hmac": {"rotateEvery": "800h"}})
@@ -33,7 +35,7 @@ def test_an_added_format_keeps_the_key_pair(space: Space):
     space.ready()
     before = space.data("a-tls")
     space.apply("a", {"certificate": {"outputFormats": ["CombinedPEM"]}})
-    after = eventually(lambda: (d := space.data("a-tls")) if "tls-combined.pem" in space.data("a-tls") else None)
+    after = eventually(lambda: data if "tls-combined.pem" in (data := space.data("a-tls")) else None)
     assert serial(after) == serial(before)
     assert after["tls.key"] == before["tls.key"]
 
@@ -43,7 +45,7 @@ def test_the_rotate_annotation_rotates_once(space: Space):
     space.ready()
     before = serial(space.data("a-tls"))
     space.kubectl("annotate", "sid", "a", "serviceidentity.dev/rotate=now")
-    after = eventually(lambda: (s := serial(space.data("a-tls"))) if serial(space.data("a-tls")) != before else None, 3)
+    after = eventually(lambda: now if (now := serial(space.data("a-tls"))) != before else None, 3)
     time.sleep(1.5)
     assert serial(space.data("a-tls")) == after
     assert space.status("a")["certificate"]["revision"] == 2
@@ -71,7 +73,7 @@ def test_deleting_the_identity_deletes_its_secrets(space: Space):
     space.apply("a", {"certificate": {}, "hmac": {}})
     space.ready()
     space.kubectl("delete", "sid", "a")
-    eventually(lambda: not space.secrets(), 60)
+    eventually(lambda: not space.secrets(), 90)
 
 
 def test_retained_secrets_stay_and_are_adopted_as_they_are(space: Space):
@@ -123,7 +125,9 @@ def test_an_edited_secret_is_put_right(space: Space, patch):
         now = space.secret("a-tls")
         assert now is not None
         same_owner = now["metadata"].get("ownerReferences") == before["metadata"]["ownerReferences"]
-        return now["data"] == before["data"] and now["metadata"]["labels"] == before["metadata"]["labels"] and same_owner
+        return (
+            now["data"] == before["data"] and now["metadata"]["labels"] == before["metadata"]["labels"] and same_owner
+        )
 
     eventually(restored, 3)
 

@@ -22,7 +22,9 @@ def test_without_cluster_wide_rights_only_namespaces_that_opt_in_are_served():
         assert other.secrets() == {}
         assert "conditions" not in other.status("a")
         account = f"--as=system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
-        assert plane.kubectl("auth", "can-i", "list", "secrets", f"-n={other.name}", account, check=False).returncode == 1
+        assert (
+            plane.kubectl("auth", "can-i", "list", "secrets", f"-n={other.name}", account, check=False).returncode == 1
+        )
         before = served.data("a-tls")
         served.kubectl("delete", "secret", "a-tls")
         eventually(lambda: served.secret("a-tls") is not None, 3)

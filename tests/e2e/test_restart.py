@@ -133,5 +133,3 @@ def test_with_leader_election_one_works_and_the_other_takes_over(own_plane: Cont
     space.apply("b", {"certificate": {}})
     space.ready("b", timeout=40)
     first.stop()
-
-

@@ -84,14 +84,21 @@ class LeaseLeadership:
                     self._held = await self._store.write(self._identity, self._held, DURATION)
                 renewed = self._monotonic()
             except ConflictError:
-                async with asyncio.timeout(RENEW_EVERY):
-                    self._held = await self._store.read()
-                if self._held is not None and self._held.holder != self._identity:
+                if await self._replaced():
                     return
             except (PortError, TimeoutError):
                 pass
             if self._monotonic() - renewed > GIVE_UP_AFTER:
                 return
+
+    async def _replaced(self) -> bool:
+        """Say whether someone else holds the Lease; unknown is no, and the time without renewal goes on counting."""
+        try:
+            async with asyncio.timeout(RENEW_EVERY):
+                self._held = await self._store.read()
+        except (PortError, TimeoutError):
+            return False
+        return self._held is not None and self._held.holder != self._identity
 
     async def release(self) -> None:
         """Empty the Lease, so that another process need not wait for it to expire."""

@@ -153,9 +153,11 @@ class Operator:
                 await self.compare()
 
     async def _lead(self, leadership: Leadership) -> None:
-        await leadership.hold()
-        logger.error("leadership is lost; stopping at once")
-        self._end()
+        try:
+            await leadership.hold()
+            logger.error("leadership is lost; stopping at once")
+        finally:
+            self._end()  # whatever happened: who does not renew must not go on working
 
 
 async def _forever(run: Callable[[], Awaitable[None]]) -> None:

@@ -10,7 +10,19 @@ from serviceidentity.domain.credentials.base import Due, Reason
 from serviceidentity.domain.credentials.certificate import leaf_facts, renewal
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.pki import certificates, keys
-from tests.unit.domain.builders import CERTIFICATE, DAY, HOUR, T0, TRUST, issue, issued, observed, trust, with_data, with_spec
+from tests.unit.domain.builders import (
+    CERTIFICATE,
+    DAY,
+    HOUR,
+    T0,
+    TRUST,
+    issue,
+    issued,
+    observed,
+    trust,
+    with_data,
+    with_spec,
+)
 
 SPEC = {"certificate": {"dnsNames": ["order-service.shop.svc"]}}
 NAME = "order-service-tls"

@@ -39,7 +39,15 @@ def test_openssl_accepts_the_chain_strictly_as_server_and_client(profile, tmp_pa
     for file, content in zip(("tls.crt", "ca.crt"), tree.pem(tree.leaf(profile)), strict=True):
         (tmp_path / file).write_bytes(content)
     for purpose in ("sslserver", "sslclient"):
-        command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-verify_hostname", "order-service.shop.svc"]
+        command = [
+            "openssl",
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            purpose,
+            "-verify_hostname",
+            "order-service.shop.svc",
+        ]
         command += ["-CAfile", "ca.crt", "-untrusted", "tls.crt", "tls.crt"]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr

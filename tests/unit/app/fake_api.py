@@ -1,0 +1,143 @@
+"""An API server in memory: versions, conflicts, owners of names. For speed; the real one is tested in tests/contract."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from serviceidentity.app.engine import Engine
+from serviceidentity.app.inventory import Location
+from serviceidentity.domain.material import SecretContent, SecretView
+from serviceidentity.domain.model import Key, Kind
+from serviceidentity.domain.ownership import Metadata
+from serviceidentity.errors import AlreadyExistsError, ConflictError, MissingError, PortError
+from tests.unit.domain.builders import T0, identity_body, trust_domain_body
+
+
+class FakeApi:
+    """Implements the ports Secrets, Statuses and Events."""
+
+    def __init__(self) -> None:
+        self.version = 100
+        self.stored: dict[Location, SecretView] = {}
+        self.objects: dict[Key, dict[str, Any]] = {}
+        self.writes: Counter[str] = Counter()
+        self.events: list[tuple[str, str]] = []
+        self.failures: list[PortError] = []
+
+    def _write(self, verb: str) -> int:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.version += 1
+        self.writes[verb] += 1
+        return self.version
+
+    async def create(self, namespace: str, name: str, content: SecretContent, metadata: Metadata) -> SecretView:
+        await asyncio.sleep(0)
+        if (namespace, name) in self.stored:
+            raise AlreadyExistsError("exists")
+        version = self._write("create")
+        view = SecretView(
+            namespace, name, f"uid-{version}", version, content.type, dict(metadata.labels),
+            dict(metadata.annotations), metadata.owners, dict(content.data),
+        )  # fmt: skip
+        self.stored[namespace, name] = view
+        return view
+
+    async def replace(self, view: SecretView, content: SecretContent, metadata: Metadata) -> SecretView:
+        await asyncio.sleep(0)
+        found = self.stored.get((view.namespace, view.name))
+        if found is None:
+            raise MissingError("gone")
+        if found.resource_version != view.resource_version:
+            raise ConflictError("changed")
+        new = replace(
+            found, resource_version=self._write("replace"), labels=dict(found.labels) | dict(metadata.labels),
+            annotations=dict(metadata.annotations), owners=metadata.owners, data=dict(content.data),
+        )  # fmt: skip
+        self.stored[view.namespace, view.name] = new
+        return new
+
+    async def delete(self, view: SecretView) -> None:
+        await asyncio.sleep(0)
+        self._write("delete")
+        self.stored.pop((view.namespace, view.name), None)
+
+    async def read(self, namespace: str, name: str) -> SecretView | None:
+        await asyncio.sleep(0)
+        return self.stored.get((namespace, name))
+
+    async def patch(self, key: Key, patch: Mapping[str, Any]) -> int:
+        await asyncio.sleep(0)
+        if key not in self.objects:
+            raise MissingError("gone")
+        version = self._write("status")
+        body = self.objects[key]
+        body["status"] = {k: v for k, v in (body.get("status", {}) | dict(patch)).items() if v is not None}
+        body["metadata"]["resourceVersion"] = str(version)
+        return version
+
+    def emit(self, key: Key, uid: str, reason: str, message: str, *, warning: bool = False) -> None:
+        self.events.append((reason, message))
+
+
+class World:
+    """A fake API and an engine on it, with a clock that tests move."""
+
+    def __init__(self, api: FakeApi | None = None) -> None:
+        self.api = api or FakeApi()
+        self.now = T0
+        self.engine = Engine("system", self.api, self.api, self.api, lambda: self.now)
+        inventory = self.engine.inventory
+        for key, body in self.api.objects.items():
+            put = inventory.put_identity if key.kind is Kind.SERVICE_IDENTITY else inventory.put_trust_domain
+            self.engine.wake(put(body))
+        for view in self.api.stored.values():
+            self.engine.wake(inventory.put_secret(view))
+
+    def apply(self, spec: dict[str, Any] | None = None, **meta: Any) -> Key:
+        body = identity_body(spec, **meta)
+        self.api.version += 1
+        body["metadata"]["resourceVersion"] = str(self.api.version)
+        key = Key(Kind.SERVICE_IDENTITY, body["metadata"]["namespace"], body["metadata"]["name"])
+        body["status"] = self.api.objects.get(key, {}).get("status", {})
+        self.api.objects[key] = body
+        self.engine.wake(self.engine.inventory.put_identity(body))
+        return key
+
+    def trust_domain(self, **spec: Any) -> Key:
+        body = trust_domain_body(**spec)
+        key = Key(Kind.TRUST_DOMAIN, "", body["metadata"]["name"])
+        self.api.objects[key] = body
+        self.engine.wake(self.engine.inventory.put_trust_domain(body))
+        return key
+
+    def status(self, key: Key) -> dict[str, Any]:
+        return dict(self.api.objects[key].get("status", {}))
+
+    def ready(self, key: Key) -> tuple[str, str]:
+        condition = self.status(key)["conditions"][0]
+        return condition["status"], condition["reason"]
+
+    def echo(self) -> None:
+        """What the watches bring: everything as it is now."""
+        for view in list(self.api.stored.values()):
+            self.engine.wake(self.engine.inventory.put_secret(view))
+        for key, body in self.api.objects.items():
+            inventory = self.engine.inventory
+            put = inventory.put_identity if key.kind is Kind.SERVICE_IDENTITY else inventory.put_trust_domain
+            self.engine.wake(put(body))
+
+    async def settle(self, advance: timedelta | None = None) -> int:
+        """Let the engine work until nothing is left; return how many passes that took."""
+        if advance:
+            self.now += advance
+        before = self.engine.counters.passes
+        self.engine.queue.wake_due()
+        self.engine.start()
+        while len(self.engine.queue):
+            await asyncio.sleep(0.001)
+        await self.engine.stop()
+        return self.engine.counters.passes - before
