@@ -7,7 +7,7 @@ from itertools import pairwise, takewhile
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
@@ -51,6 +51,7 @@ _SERIAL_BITS: Final = 159  # RFC 5280 4.1.2.2: positive and at most 20 octets, s
 _UNREADABLE: Final = (
     ValueError,
     UnsupportedAlgorithm,
+    InternalError,
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,

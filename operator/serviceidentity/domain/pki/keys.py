@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -74,7 +74,8 @@ def load(pem: bytes) -> PrivateKey:
     """Read an unencrypted PEM private key of a kind that `KeyProfile` knows. Raises PkiError on everything else."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: an encrypted key needs a password
+    # TypeError: an encrypted key needs a password. InternalError: an Ed448 key of the wrong length, for one.
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
         raise PkiError("not a readable private key") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
         raise PkiError("a private key of an unsupported kind")

@@ -100,7 +100,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class SubjectAltNames:
-    """What a leaf is for: its one SPIFFE ID (SPIFFE X.509-SVID 2), and the names that clients look for."""
+    """What a leaf is for: its one SPIFFE ID, and the names that clients look for.
+
+    X.509-SVID 2 allows no URI besides: with `uris` a leaf is good for mutual TLS, but SPIFFE libraries refuse it.
+    """
 
     spiffe_id: str
     dns_names: tuple[str, ...] = ()

@@ -1,0 +1,3 @@
+module serviceidentity.dev/gocases
+
+go 1.26
