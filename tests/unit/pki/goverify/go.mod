@@ -1,3 +1,0 @@
-module serviceidentity.dev/goverify
-
-go 1.21
