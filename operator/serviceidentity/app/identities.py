@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from serviceidentity.app.inventory import Entry
@@ -68,7 +68,7 @@ class IdentityReconciler(Reconciler):
                 return None  # the namespace is on its way out, and the identity with it
             seen = self.observe(entry.spec)
         else:
-            self._trust_what_is_there(seen)
+            self._remember_what_is_right(seen, obstacles.keys() | failures.keys())
         wanted = status.of_identity(seen, obstacles | dict(failures), entry.status, now)
         was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
         await self._report(key, entry, wanted)
@@ -88,7 +88,7 @@ class IdentityReconciler(Reconciler):
             if view is None:
                 continue
             name = location[1]
-            contents[name] = view if found is None or good is None else _with_metadata(good, found)
+            contents[name] = view
             if found is None:
                 drifted[name] = "deleted"
             elif good is not None and (found.data != good.data or found.type != good.type):
@@ -97,6 +97,11 @@ class IdentityReconciler(Reconciler):
             identity=identity,
             trust=self._trust.of(identity.trust_domain, self._clock()),
             contents=contents,
+            found={
+                name: inventory.secrets[identity.meta.namespace, name]
+                for name in contents
+                if (identity.meta.namespace, name) in inventory.secrets
+            },
             known_good=frozenset(name for name in contents if (identity.meta.namespace, name) in inventory.remembered),
             drifted=drifted,
             callers=self._callers(identity) if identity.callers else (),
@@ -151,14 +156,13 @@ class IdentityReconciler(Reconciler):
             return None
         return entry.spec
 
-    def _trust_what_is_there(self, seen: Observed) -> None:
-        """Nothing to do means that every Secret is good as it is: from now on that is what drift is measured by."""
+    def _remember_what_is_right(self, seen: Observed, but: Collection[str]) -> None:
+        """What needs nothing done is good as it is: from now on that is what drift is measured by."""
         for credential in CREDENTIALS:
-            if credential.requested(seen.identity):
-                location = (seen.identity.meta.namespace, credential.secret_name(seen.identity))
-                found = self._inventory.secrets.get(location)
-                if found is not None and location not in self._inventory.remembered and location[1] in seen.contents:
-                    self._inventory.remember(found)
+            if credential.name not in but and credential.requested(seen.identity):
+                name = credential.secret_name(seen.identity)
+                if name in seen.found and name not in seen.known_good:
+                    self._inventory.remember(seen.found[name])
 
     async def _apply(self, seen: Observed, actions: Sequence[Due], now: datetime) -> dict[str, Failure]:
         stores = [action for action in actions if isinstance(action, Write | Restore)]
@@ -238,23 +242,6 @@ class IdentityReconciler(Reconciler):
         news = was_ready != "False" or any(not failure.repeated for failure in failures.values())
         if ready["status"] == "False" and news and ready["reason"] not in _PASSING:
             self._events.emit(key, entry.meta.uid, ready["reason"], ready["message"], warning=True)
-
-
-def _with_metadata(good: SecretView, found: SecretView) -> SecretView:
-    """What the Secret should hold, under the metadata that it has now."""
-    records = {name: value for name, value in good.annotations.items() if name.startswith("serviceidentity.dev/")}
-    return SecretView(
-        namespace=good.namespace,
-        name=good.name,
-        uid=found.uid,
-        resource_version=found.resource_version,
-        type=good.type,
-        labels=found.labels,
-        annotations=dict(found.annotations) | records,
-        owners=found.owners,
-        data=good.data,
-        immutable=found.immutable,
-    )
 
 
 def _next_look(wanted: status.Json) -> datetime | None:

@@ -102,7 +102,7 @@ class Inventory:
         """
         location = (view.namespace, view.name)
         old = self.secrets.get(location)
-        if old is not None and old.uid == view.uid and view.resource_version <= old.resource_version:
+        if old is not None and view.resource_version <= old.resource_version:
             return set()
         self.secrets[location] = view
         for key in self._owners_of(view):
@@ -259,7 +259,7 @@ def _entry(body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Spec]) -
 
 def _is_older(new: Entry[Any], old: Entry[Any] | None) -> bool:
     """Say whether a list or watch tells what has been known before (KEP-5504: versions may be compared)."""
-    return old is not None and old.meta.uid == new.meta.uid and new.resource_version <= old.resource_version
+    return old is not None and new.resource_version <= old.resource_version
 
 
 def _same_request(old: Entry[Any], new: Entry[Any]) -> bool:

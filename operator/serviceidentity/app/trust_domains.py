@@ -52,7 +52,7 @@ class TrustDomainReconciler(Reconciler):
         if problem is None:
             trust = self._trust.of(domain.meta.name, now)
             problem = trust if isinstance(trust, Held) else None
-        deadline = authority.deadline(domain, authorities)
+        deadline = authority.deadline(domain, authorities, now)
         wanted = status.of_trust_domain(domain, authorities, problem, deadline, entry.status, now)
         was_ready = entry.status.get("conditions", [{}])[0].get("status")
         await self._report(key, entry, wanted)

@@ -16,7 +16,7 @@ class TrustRegistry:
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         self._read: dict[tuple[str, int], Authority] = {}
-        self._trust: dict[tuple[str, int, tuple[tuple[str, int], ...]], Trust] = {}
+        self._trust: dict[tuple[str, str, int, tuple[tuple[str, int], ...]], Trust] = {}
 
     def of(self, name: str, now: datetime) -> Trust | Held:
         """Return who signs for the trust domain, or why nobody does now."""
@@ -30,13 +30,13 @@ class TrustRegistry:
         except MalformedError:
             return Held("TrustDomainNotReady", f"an authority of trust domain {name} can't be read")
         version = tuple(sorted((a.view.name, a.view.resource_version) for a in authorities))
-        known = self._trust.get((name, entry.meta.generation, version))
+        known = self._trust.get((name, entry.meta.uid, entry.meta.generation, version))
         if known is not None and now < min(a.not_after for a in authorities):
             return known
         trust = authority.trust_of(entry.spec, authorities, now)
         if isinstance(trust, Trust):
             self._trust = {key: value for key, value in self._trust.items() if key[0] != name}
-            self._trust[(name, entry.meta.generation, version)] = trust
+            self._trust[name, entry.meta.uid, entry.meta.generation, version] = trust
         return trust
 
     def spiffe_domain(self, name: str) -> str | None:

@@ -38,9 +38,11 @@ class SecretWriter:
         except AlreadyExistsError:
             await self._look_closer(kind, meta, location)
             raise
-        except (ConflictError, MissingError):
+        except (ConflictError, MissingError) as error:
+            if known is None:
+                raise  # nothing to replace, so it is the namespace that is missing
             await self._refresh(location)
-            raise
+            raise ConflictError("the Secret changed meanwhile") from error
         finally:
             self._inventory.writing.pop(location, None)
         self._inventory.put_secret(view)
@@ -73,11 +75,11 @@ class SecretWriter:
             return
         if not ownership.is_owned(view, kind, meta):
             raise ForeignSecretError(f"Secret {location[1]} belongs to someone else and is left alone")
-        self._inventory.put_secret(view)
+        self._wake(self._inventory.put_secret(view))
 
     async def _refresh(self, location: tuple[str, str]) -> None:
         view = await self._secrets.read(*location)
         if view is None:
-            self._inventory.drop_secret(*location)
+            self._wake(self._inventory.drop_secret(*location))
         else:
-            self._inventory.put_secret(view)
+            self._wake(self._inventory.put_secret(view))

@@ -18,7 +18,7 @@ from serviceidentity.domain.model import AuthoritySpec, TrustDomain
 from serviceidentity.domain.pki import certificates, keys
 from serviceidentity.domain.pki.certificates import Issuer, Subject, Validity
 from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.schedule import earliest, renewal_time
+from serviceidentity.domain.schedule import renewal_time, upcoming
 
 ROLE_LABEL: Final = "serviceidentity.dev/authority-role"
 GENERATION_LABEL: Final = "serviceidentity.dev/authority-generation"
@@ -249,7 +249,7 @@ def plan(
     return next((verdict for check in CHECKS if (verdict := check(hierarchy, now)) is not None), None)
 
 
-def deadline(domain: TrustDomain, authorities: tuple[Authority, ...]) -> datetime | None:
+def deadline(domain: TrustDomain, authorities: tuple[Authority, ...], now: datetime) -> datetime | None:
     """When the trust domain needs attention next."""
     intermediate = newest(authorities, Role.INTERMEDIATE)
     root = newest(authorities, Role.ROOT)
@@ -257,7 +257,7 @@ def deadline(domain: TrustDomain, authorities: tuple[Authority, ...]) -> datetim
         return None
     retirements = (last_use for _, last_use in _superseded(domain, authorities))
     due = authority_renewal(domain, intermediate) if intermediate.not_after < root.not_after else root.not_after
-    return earliest(due, *retirements)
+    return upcoming(now, due, root.not_after, *retirements)
 
 
 def issue(domain: TrustDomain, action: MakeAuthority, root: Authority | None, now: datetime) -> SecretContent:
@@ -288,6 +288,8 @@ def issue(domain: TrustDomain, action: MakeAuthority, root: Authority | None, no
 
 def trust_of(domain: TrustDomain, authorities: tuple[Authority, ...], now: datetime) -> Trust | Held:
     """Return who signs for the trust domain now, or why nobody does. Never an expired authority."""
+    if isinstance(conflict := made_for_another(Hierarchy(domain, authorities, None, None), now), Held):
+        return Held("TrustDomainNotReady", conflict.message)
     intermediate = newest(authorities, Role.INTERMEDIATE)
     roots = tuple(a.certificate for a in authorities if a.role is Role.ROOT and now < a.not_after)
     if intermediate is None or not any(certificates.signed_by(intermediate.certificate, root) for root in roots):

@@ -14,7 +14,7 @@ from serviceidentity.domain.material import Held, MalformedError, SecretContent,
 from serviceidentity.domain.model import DeletionPolicy, Kind
 from serviceidentity.domain.ownership import Metadata
 from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.schedule import earliest
+from serviceidentity.domain.schedule import upcoming
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ def plan(seen: Observed, now: datetime) -> tuple[Action, ...]:
     """Return what to do now for one identity; empty when everything is as it should be, or must be left alone."""
     if seen.identity.meta.deleting or seen.identity.suspend:
         return ()
-    actions = (_for_credential(credential, seen, now) for credential in _requested(seen))
-    return (*(action for action in actions if action is not None), *_removals(seen))
+    actions = (action for credential in _requested(seen) for action in _for_credential(credential, seen, now))
+    return (*actions, *_removals(seen))
 
 
 def deadline(seen: Observed, now: datetime) -> datetime | None:
@@ -72,7 +72,7 @@ def deadline(seen: Observed, now: datetime) -> datetime | None:
             due.append(credential.deadline(seen, now))
         except (PkiError, MalformedError):
             due.append(None)  # unreadable content is written anew at once, or held for a reason of its own
-    return earliest(*due)
+    return upcoming(now, *due)
 
 
 def metadata_of(seen: Observed, credential: Credential, content: SecretContent | SecretView) -> Metadata:
@@ -96,20 +96,23 @@ def _requested(seen: Observed) -> list[Credential]:
     return [credential for credential in CREDENTIALS if credential.requested(seen.identity)]
 
 
-def _for_credential(credential: Credential, seen: Observed, now: datetime) -> Action | None:
+def _for_credential(credential: Credential, seen: Observed, now: datetime) -> list[Action]:
     secret = credential.secret_name(seen.identity)
     outcome = credential.decide(seen, now)
     if isinstance(outcome, Due):
-        return Write(credential, secret, outcome)
-    if isinstance(outcome, Held):
-        return Hold(credential, outcome)
+        return [Write(credential, secret, outcome)]
+    held: list[Action] = [Hold(credential, outcome)] if isinstance(outcome, Held) else []
     if secret in seen.drifted:
         message = f"Secret {secret} was {seen.drifted[secret]} by someone else"
-        return Restore(credential, secret, Due(Reason.DRIFTED, message, fresh=False))
-    view = seen.contents[secret]
-    if not ownership.satisfied(view, metadata_of(seen, credential, view)):
-        return Restore(credential, secret, Due(Reason.METADATA_CHANGED, "labels, annotations or owner changed", False))
-    return None
+        return [*held, Restore(credential, secret, Due(Reason.DRIFTED, message, fresh=False))]
+    view = seen.contents.get(secret)
+    if held or view is None:
+        return held
+    if not ownership.satisfied(seen.found.get(secret, view), metadata_of(seen, credential, view)):
+        return [
+            Restore(credential, secret, Due(Reason.METADATA_CHANGED, "labels, annotations or owner changed", False))
+        ]
+    return []
 
 
 def _removals(seen: Observed) -> list[Remove]:

@@ -52,12 +52,23 @@ def parse_time(text: str) -> datetime:
     instant = datetime.fromisoformat(text)
     if instant.tzinfo is None:
         raise ValueError("an instant needs an offset from UTC")
-    return instant.astimezone(UTC).replace(microsecond=0)
+    try:
+        return instant.astimezone(UTC).replace(microsecond=0)
+    except OverflowError:
+        raise ValueError("an instant outside of the years 1 to 9999") from None
 
 
 def earliest(*instants: datetime | None) -> datetime | None:
     """Return the first of the instants that are there."""
     return min((instant for instant in instants if instant is not None), default=None)
+
+
+def upcoming(now: datetime, *instants: datetime | None) -> datetime | None:
+    """Return the first of the instants that are still to come.
+
+    What was due and could not be done is waiting for something to change, not for a time that has passed.
+    """
+    return earliest(*(instant for instant in instants if instant is not None and instant > now))
 
 
 def jitter(span: timedelta, seed: str) -> timedelta:

@@ -33,7 +33,7 @@ def test_the_root_is_made_first_then_the_intermediate_then_nothing():
 def test_an_intermediate_is_replaced_before_it_cuts_a_leaf_short():
     owner = domain(**SHORT)
     both = authorities(owner)
-    due = authority.deadline(owner, both)
+    due = authority.deadline(owner, both, T0)
     assert due is not None
     assert due + owner.max_leaf_duration <= both[1].not_after
     assert authority.plan(owner, both, due - timedelta(seconds=1)) is None

@@ -179,14 +179,16 @@ def test_damage_to_a_certificate_is_a_pki_error_or_nothing(place, change, cut):
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @given(st.integers(0, len(LEAF_DER) - 1), st.integers(1, 255))
-def test_a_damaged_certificate_is_signed_by_nobody(place, change):
+def test_what_was_signed_cannot_be_changed(place, change):
     damaged = bytearray(LEAF_DER)
     damaged[place] ^= change
     try:
         (certificate,) = certificates.load_chain(armoured(bytes(damaged)))
     except PkiError:
         return
-    assert not certificates.signed_by(certificate, INTERMEDIATE.certificate)
+    # The wrapping may change: the signature's count of unused bits is not signed, and 1 passes if the last bit is 0.
+    untouched = certificate.tbs_certificate_bytes == LEAF.tbs_certificate_bytes
+    assert untouched or not certificates.signed_by(certificate, INTERMEDIATE.certificate)
 
 
 def test_signed_by_is_true_only_for_the_issuer():

@@ -63,7 +63,8 @@ class Observed:
     """Everything that decisions about one identity depend on, besides the time.
 
     `contents` is what each Secret should still hold: as remembered from the last good look, else as found. Those in
-    `known_good` were written or examined by this process. `drifted` says how what is found differs from `contents`.
+    `known_good` were written or examined by this process. `found` is what is there, and `drifted` says how that
+    differs from `contents`.
     `published` has the key IDs in each consenting verifier's keyring.
     """
 
@@ -71,6 +72,7 @@ class Observed:
     trust: Trust | Held
     contents: Mapping[str, SecretView] = field(default_factory=dict)
     known_good: frozenset[str] = frozenset()
+    found: Mapping[str, SecretView] = field(default_factory=dict)
     drifted: Mapping[str, str] = field(default_factory=dict)
     callers: tuple[Caller, ...] = ()
     published: Mapping[Key, frozenset[str]] = field(default_factory=dict)

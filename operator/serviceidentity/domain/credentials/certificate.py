@@ -307,6 +307,9 @@ def renewal(seen: Observed, view: SecretView) -> datetime:
     return renewal_time(issued, leaf.not_after, _spec(seen).renew_before, leaf.serial_number)
 
 
+_MOST_DIGITS: Final = 10
+
+
 def _spec(seen: Observed) -> CertificateSpec:
     if seen.identity.certificate is None:
         raise LookupError("the identity asks for no certificate")
@@ -372,4 +375,4 @@ def _output(view: SecretView) -> str | None:
 
 def _revision(view: SecretView | None) -> int:
     text = view.annotations.get(REVISION_ANNOTATION, "0") if view else "0"
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS else 0

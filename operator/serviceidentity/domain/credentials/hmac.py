@@ -83,10 +83,10 @@ class HmacKeys:
         if view is None or ring is None:
             return SecretContent.of(SECRET_TYPE, _data(hmac_ring.new_ring(now)), record)
         rhythm = _rhythm(seen, view)
-        if rhythm.rotation_requested and ring.in_state(KeyState.PREPARED):
-            record = _old_record(view)
-        ring = hmac_ring.advance(ring, rhythm, now)
-        return SecretContent.of(SECRET_TYPE, _data(ring), record)
+        turned = hmac_ring.advance(ring, rhythm, now)
+        if rhythm.rotation_requested and turned.key_ids <= ring.key_ids:
+            record = _old_record(view)  # a rotation is under way; the one that is asked for comes after it
+        return SecretContent.of(SECRET_TYPE, _data(turned), record)
 
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
         view = seen.contents.get(self.secret_name(seen.identity))
