@@ -1,10 +1,9 @@
-"""Mutual TLS with what is in a certificate Secret, over real sockets."""
+"""Mutual TLS 1.3 with what is in certificate Secrets, over real sockets."""
 
 import socket
 import ssl
 import tempfile
 import threading
-from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Final
 
 from cryptography import x509
 
+Files = Mapping[str, bytes]
+"""What is in a Secret, by key: `tls.crt`, `tls.key` and `ca.crt` for a certificate."""
+
 TIMEOUT: Final = 5.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Peer:
     """Who is on the other side, from its verified certificate."""
 
@@ -24,74 +26,91 @@ class Peer:
     serial: str
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a connection went, as the server saw it: the caller, or why it was refused."""
+@dataclass(slots=True)
+class Connection:
+    """How one connection went on either side.
 
-    caller: Peer | None
-    refused: str = ""
-
-
-def context(secret: Mapping[str, str] | None, roots: Mapping[str, str], purpose: ssl.Purpose) -> ssl.SSLContext:
-    """Return a TLS 1.3 context from the data of certificate Secrets: own key pair (if any) and the roots to trust."""
-    result = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if purpose is ssl.Purpose.CLIENT_AUTH else ssl.PROTOCOL_TLS_CLIENT)
-    result.minimum_version = ssl.TLSVersion.TLSv1_3
-    result.verify_mode = ssl.CERT_REQUIRED
-    result.load_verify_locations(cadata=b64decode(roots["ca.crt"]).decode())
-    if secret is not None:
-        with tempfile.TemporaryDirectory() as directory:  # Python's ssl reads key pairs from files only
-            for name in ("tls.crt", "tls.key"):
-                path = Path(directory) / name
-                path.touch(mode=0o600)
-                path.write_bytes(b64decode(secret[name]))
-            result.load_cert_chain(Path(directory) / "tls.crt", Path(directory) / "tls.key")
-    return result
-
-
-def connect(
-    server: Mapping[str, str], client: Mapping[str, str] | None, name: str, trusted: Mapping[str, str] | None = None
-) -> Outcome:
-    """Connect a client to a server that demands a certificate, and exchange one line.
-
-    `name` is the server name that the client insists on; `trusted` has the client's roots where it has no Secret.
+    `caller` is whom the server saw and `answer` what the client read from it; the others say which side refused, why.
     """
-    listener = socket.create_server(("127.0.0.1", 0))
-    seen: list[Outcome] = []
-    thread = threading.Thread(target=_serve, args=(listener, context(server, server, ssl.Purpose.CLIENT_AUTH), seen))
-    thread.start()
-    try:
-        tls = context(client, trusted or client or server, ssl.Purpose.SERVER_AUTH)
-        with (
-            socket.create_connection(listener.getsockname(), TIMEOUT) as plain,
-            tls.wrap_socket(plain, server_hostname=name) as connection,
-        ):
-            connection.sendall(b"hello\n")
-            connection.recv(16)  # with TLS 1.3 a refusal comes only now
-    except (OSError, ssl.SSLError) as error:
-        seen.append(Outcome(None, f"{getattr(error, 'reason', None) or error}"))
-    finally:
-        thread.join(TIMEOUT)
-        listener.close()
-    return seen[0] if seen else Outcome(None, "the server did not answer")
+
+    caller: Peer | None = None
+    version: str = ""
+    answer: str = ""
+    server_refused: str = ""
+    client_refused: str = ""
+
+    @property
+    def established(self) -> bool:
+        """Whether both sides accepted the other, and something went over the wire."""
+        return self.caller is not None and bool(self.answer) and not (self.server_refused or self.client_refused)
 
 
-def _serve(listener: socket.socket, tls: ssl.SSLContext, seen: list[Outcome]) -> None:
-    listener.settimeout(TIMEOUT)
-    try:
-        plain, _ = listener.accept()
-        plain.settimeout(TIMEOUT)
-        with plain, tls.wrap_socket(plain, server_side=True) as connection:
-            certificate = connection.getpeercert(binary_form=True) or b""
-            connection.recv(16)
-            connection.sendall(b"welcome\n")
-            seen.append(Outcome(peer(x509.load_der_x509_certificate(certificate))))
-    except (OSError, ssl.SSLError) as error:
-        seen.append(Outcome(None, f"{getattr(error, 'reason', None) or error}"))
-
-
-def peer(certificate: x509.Certificate) -> Peer:
+def peer_of(certificate: x509.Certificate) -> Peer:
     """Return who a certificate is for."""
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return Peer(str(common[0].value) if common else "", uris[0], f"{certificate.serial_number:x}")
+    return Peer(str(common[0].value) if common else "", uris[0] if uris else "", f"{certificate.serial_number:x}")
+
+
+def connect(server: Files, client: Files | None, name: str, *, roots: bytes) -> Connection:
+    """Connect a client to a server that demands a certificate, and let the server answer with whom it saw.
+
+    The client insists that the server is called `name` and trusts `roots` (PEM); it has no certificate when it is None.
+    """
+    seen = Connection()
+    tls = _context(ssl.PROTOCOL_TLS_SERVER, server, server["ca.crt"])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT)
+        thread = threading.Thread(target=_serve, args=(listener, tls, seen))
+        thread.start()
+        try:
+            _call(listener.getsockname(), _context(ssl.PROTOCOL_TLS_CLIENT, client, roots), name, seen)
+        finally:
+            thread.join()
+    return seen
+
+
+def _call(address: tuple[str, int], tls: ssl.SSLContext, name: str, seen: Connection) -> None:
+    try:
+        with (
+            socket.create_connection(address, TIMEOUT) as plain,
+            tls.wrap_socket(plain, server_hostname=name) as connection,
+        ):
+            seen.version = connection.version() or ""
+            seen.answer = connection.recv(1024).decode()  # with TLS 1.3 the client learns only here that it is refused
+    except OSError as error:
+        seen.client_refused = _reason(error)
+
+
+def _serve(listener: socket.socket, tls: ssl.SSLContext, seen: Connection) -> None:
+    try:
+        plain, _ = listener.accept()
+        plain.settimeout(TIMEOUT)
+        with plain, tls.wrap_socket(plain, server_side=True) as connection:
+            der = connection.getpeercert(binary_form=True)
+            caller = peer_of(x509.load_der_x509_certificate(der or b""))
+            seen.caller = caller
+            connection.sendall(f"hello {caller.common_name}, {caller.spiffe_id}".encode())
+    except (OSError, ValueError, x509.ExtensionNotFound) as error:
+        seen.server_refused = _reason(error)
+
+
+def _context(protocol: int, own: Files | None, roots: bytes) -> ssl.SSLContext:
+    """Return a context of TLS 1.3 alone that demands a certificate; a client's checks the server's name as well."""
+    result = ssl.SSLContext(protocol)
+    result.minimum_version = ssl.TLSVersion.TLSv1_3
+    result.verify_mode = ssl.CERT_REQUIRED
+    result.load_verify_locations(cadata=roots.decode())
+    if own is not None:
+        with tempfile.TemporaryDirectory() as directory:  # made with mode 0700; Python's ssl reads keys from files only
+            for name in ("tls.crt", "tls.key"):
+                (Path(directory) / name).write_bytes(own[name])
+            result.load_cert_chain(Path(directory) / "tls.crt", Path(directory) / "tls.key")
+    return result
+
+
+def _reason(error: Exception) -> str:
+    """Return OpenSSL's words for it: what is wrong with the certificate, else the alert, in lower case."""
+    words = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
+    return str(words).replace("_", " ").rstrip(".").lower()

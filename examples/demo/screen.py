@@ -1,7 +1,8 @@
-"""What the demo shows: steps with their outcome, and a table at the end."""
+"""What the demo shows: steps with their outcome as they happen, and a table at the end."""
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -21,9 +22,9 @@ class Screen:
     lines: list[Line] = field(default_factory=list)
 
     @property
-    def failed(self) -> bool:
-        """Whether any step failed."""
-        return any(not line.ok for line in self.lines)
+    def all_ok(self) -> bool:
+        """Whether there were steps and none failed."""
+        return bool(self.lines) and all(line.ok for line in self.lines)
 
     def head(self, text: str) -> None:
         """Begin a part."""
@@ -32,25 +33,31 @@ class Screen:
     def say(self, text: str) -> None:
         """Print a text, indented."""
         for line in text.rstrip().splitlines():
-            print(f"  {line}", flush=True)
+            print(f"  {line}".rstrip(), flush=True)
+
+    def columns(self, rows: Sequence[Sequence[str]]) -> None:
+        """Print rows with their columns aligned, as kubectl does."""
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            self.say("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
 
     def step(self, what: str, ok: bool, detail: str = "") -> None:
-        """Print a step's outcome."""
+        """Print a step's outcome and remember it."""
         self.lines.append(Line(what, ok, detail))
         print(f"  {_mark(ok)} {what}" + (f": {detail}" if detail else ""), flush=True)
 
     def table(self) -> None:
-        """Print all steps once more."""
-        width = max(len(line.what) for line in self.lines)
+        """Print all steps once more: step, result, detail."""
+        width = max((len(line.what) for line in self.lines), default=0)
         self.head("Result")
         for line in self.lines:
-            print(f"  {_mark(line.ok)} {line.what.ljust(width)}  {line.detail}")
+            print(f"  {line.what.ljust(width)}  {_mark(line.ok)}  {line.detail}".rstrip())
         good = sum(line.ok for line in self.lines)
         print(f"\n  {good} of {len(self.lines)} steps went as they should", flush=True)
 
 
 def _mark(ok: bool) -> str:
-    return _paint("32", "ok    ") if ok else _paint("31", "FAILED")
+    return _paint("32", "ok    ") if ok else _paint("31", "failed")
 
 
 def _paint(code: str, text: str) -> str:

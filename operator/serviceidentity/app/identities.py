@@ -137,17 +137,17 @@ class IdentityReconciler(Reconciler):
         except MalformedError:
             return None
 
-    def _published(self, identity: Identity) -> dict[Key, frozenset[str]]:
-        published = {}
+    def _published(self, identity: Identity) -> dict[Key, Mapping[str, datetime]]:
+        published: dict[Key, Mapping[str, datetime]] = {}
         for key in identity.hmac.verifiers if identity.hmac else ():
             verifier = self._identity(key)
             if verifier is None or verifier.suspend or not verifier.admits(identity.key):
                 continue
             view = self._inventory.secrets.get((key.namespace, verifier.keyring_secret_name))
             service_id = identity.hmac.service_id if identity.hmac else ""
-            key_ids = keyring.published_key_ids(view, identity.key, service_id) if view else frozenset()
-            if key_ids is not None:
-                published[key] = key_ids
+            since = keyring.published_since(view, identity.key, service_id) if view else {}
+            if since is not None:
+                published[key] = since
         return published
 
     def _identity(self, key: Key) -> Identity | None:

@@ -18,6 +18,7 @@ from serviceidentity.domain.material import KeyMaterial, MalformedError
 from serviceidentity.domain.schedule import earliest, format_time, jitter, parse_time
 
 KEY_BYTES: Final = 32
+LAST_YEAR: Final = 9000  # there is room behind it for every duration
 _CHECK_LABEL: Final = b"serviceidentity.dev/key-id/v1"
 
 
@@ -168,15 +169,13 @@ def to_jwk(key: HmacKey) -> dict[str, str]:
 def _from_jwk(jwk: Mapping[str, Any]) -> HmacKey:
     raw = jwk["k"]
     material = KeyMaterial(urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
-    if not hmac.compare_digest(key_id(material), jwk["kid"]):
+    if len(material.reveal()) != KEY_BYTES or not hmac.compare_digest(key_id(material), jwk["kid"]):
         raise MalformedError("a key does not match its ID")
-    return HmacKey(
-        jwk["kid"],
-        material,
-        KeyState(jwk["state"]),
-        parse_time(jwk["changed"]),
-        parse_time(jwk["until"]) if "until" in jwk else None,
-    )
+    state, changed = KeyState(jwk["state"]), parse_time(jwk["changed"])
+    until = parse_time(jwk["until"]) if "until" in jwk else None
+    if (until is None) is not (state is KeyState.ACTIVE) or max(changed, until or changed).year > LAST_YEAR:
+        raise MalformedError("a key's times are not those of its state")
+    return HmacKey(jwk["kid"], material, state, changed, until)
 
 
 def to_json(ring: Ring) -> bytes:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,11 +16,19 @@ class MalformedError(ServiceIdentityError):
     """A Secret's content is not what this operator writes. The message never quotes the content."""
 
 
-@dataclass(frozen=True, slots=True)
 class KeyMaterial:
-    """Secret bytes. They show in no repr, string, format or pickle; `reveal` is the one way out."""
+    """Secret bytes. They show in no repr, string, format, pickle or walk over fields; `reveal` is the one way out."""
 
-    _raw: bytes = field(repr=False)
+    __slots__ = ("__raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        self.__raw = raw
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeyMaterial) and hmac.compare_digest(self.__raw, other.reveal())
+
+    def __hash__(self) -> int:
+        return hash((KeyMaterial, self.__raw))
 
     def __str__(self) -> str:
         return "<redacted>"
@@ -35,7 +44,7 @@ class KeyMaterial:
 
     def reveal(self) -> bytes:
         """Return the bytes, for the code that signs with them or writes the Secret."""
-        return self._raw
+        return self.__raw
 
 
 @dataclass(frozen=True, slots=True)

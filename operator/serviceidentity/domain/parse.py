@@ -43,7 +43,7 @@ def identity(body: Json) -> Identity:
     """Read a ServiceIdentity as the API has it. Raises InvalidSpecError."""
     meta = meta_of(body)
     spec = _object(body, "spec", "")
-    return Identity(
+    found = Identity(
         meta=meta,
         trust_domain=_text(_object(spec, "trustDomainRef", "spec"), "name", "spec.trustDomainRef", "default"),
         service_account=_text(spec, "serviceAccountName", "spec", meta.name),
@@ -56,6 +56,8 @@ def identity(body: Json) -> Identity:
         deletion_policy=_choice(spec, "deletionPolicy", "spec", DeletionPolicy, DeletionPolicy.DELETE),
         suspend=_flag(spec, "suspend", "spec"),
     )
+    _distinct_secrets(found)
+    return found
 
 
 def trust_domain(body: Json) -> TrustDomain:
@@ -90,6 +92,17 @@ def meta_of(body: Json) -> Meta:
         annotations=dict(meta.get("annotations") or {}),
         deleting=bool(meta.get("deletionTimestamp")),
     )
+
+
+def _distinct_secrets(found: Identity) -> None:
+    """Two credentials in one Secret would overwrite each other in turn."""
+    taken = {found.keyring_secret_name}
+    for path, block in (("spec.certificate", found.certificate), ("spec.hmac", found.hmac)):
+        if block is None:
+            continue
+        if block.secret_name in taken:
+            raise InvalidSpecError(f"{path}.secretName", "is the name of another Secret of this identity")
+        taken.add(block.secret_name)
 
 
 def _certificate(block: Json, meta: Meta) -> CertificateSpec:
@@ -233,7 +246,7 @@ def _text(parent: Json, field: str, path: str, default: str | None = None) -> st
     value = parent.get(field)
     if value is None:
         value = default
-    if not isinstance(value, str) or (not value and default is None):
+    if not isinstance(value, str) or (not value and default != ""):
         raise InvalidSpecError(f"{path}.{field}", "must be a non-empty text")
     return value
 

@@ -59,20 +59,17 @@ async def terms(delays):
     return ended["stopped"], ended["started"]
 
 
-# BUG: hold looks at the time only between attempts, and an attempt may take six seconds (nine with a conflict): after
-# ten seconds without renewal it may go on until after the Lease's fifteen. client-go bounds the attempt itself.
 @pytest.mark.parametrize("delays", [[], [2.9] * 9, [2.0] * 9, [1.0] * 9, [2.0, 2.0, 2.9], [2.5, 1.5, 2.9]], ids=str)
 def test_a_leader_that_gets_no_answers_stops_before_another_begins(delays):
     stopped, started = run(terms(delays))
     assert stopped < DURATION < started
 
 
-# BUG: as above.
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 2.99), max_size=6))
 def test_however_slowly_a_leaders_attempts_fail_it_stops_before_another_begins(delays):
     stopped, started = run(terms(delays))
-    assert GIVE_UP_AFTER < stopped < started
+    assert GIVE_UP_AFTER <= stopped < started
 
 
 def test_a_leader_that_renews_is_never_followed():

@@ -28,7 +28,6 @@ async def test_an_operator_with_nothing_due_is_at_rest(world):
     assert await passes_when_left_alone(world) == 0
 
 
-# BUG: Certificate.deadline answers notAfter even when that has passed; the engine schedules an instant in the past.
 @scenario
 async def test_an_expired_certificate_that_nobody_can_renew_is_waited_for_at_rest(world):
     world.apply({"certificate": {}})
@@ -39,7 +38,6 @@ async def test_an_expired_certificate_that_nobody_can_renew_is_waited_for_at_res
     assert await passes_when_left_alone(world) == 0
 
 
-# BUG: authority.deadline answers the root's notAfter after it has passed.
 @scenario
 async def test_an_expired_root_is_waited_for_at_rest(world):
     change_trust_domain(world, root={"duration": "48h"}, intermediate={"duration": "24h"}, maxLeafDuration="1h")
@@ -52,7 +50,6 @@ async def test_an_expired_root_is_waited_for_at_rest(world):
     assert again.ready(DEFAULT) == ("False", "RootExpired")
 
 
-# BUG: authority.deadline answers the renewal time, intermediate_expires_soon says that renewing then is no use.
 @scenario
 async def test_an_intermediate_that_outlives_a_new_one_is_kept_at_rest(world):
     change_trust_domain(world, intermediate={"duration": "240h"}, maxLeafDuration="100h")
@@ -63,7 +60,6 @@ async def test_an_intermediate_that_outlives_a_new_one_is_kept_at_rest(world):
     assert world.ready(DEFAULT) == ("True", "Ready")
 
 
-# BUG: status._finish takes the earlier of a deadline that has passed and the next attempt.
 @scenario
 async def test_a_refused_renewal_of_an_intermediate_is_at_rest_until_its_next_attempt(world):
     world.api.failures = [RejectedError("quota")]
@@ -73,7 +69,6 @@ async def test_a_refused_renewal_of_an_intermediate_is_at_rest_until_its_next_at
     assert world.ready(DEFAULT) == ("False", "Rejected")
 
 
-# BUG: as above, with Certificate.deadline after notAfter.
 @scenario
 async def test_a_refused_write_of_an_expired_certificate_is_at_rest_until_its_next_attempt(world):
     world.apply({"certificate": {}})
@@ -107,8 +102,6 @@ async def test_ten_restarts_in_a_row_write_nothing(world, spec):
     assert world.api.writes == {}
 
 
-# BUG: HmacKeys.render keeps the old record although hmac_ring.advance has just served the request: it is served again
-# every publishBefore, for ever.
 @scenario
 async def test_a_rotation_asked_for_during_a_rotation_is_served_once(world):
     annotation = "serviceidentity.dev/rotate"
@@ -126,7 +119,6 @@ async def test_a_rotation_asked_for_during_a_rotation_is_served_once(world):
     assert len(seen) == 3, "the first key, and one for each request"
 
 
-# BUG: observe puts the remembered records over those found, so plan never sees that they are gone; the next start does.
 @pytest.mark.parametrize("record", ["certificate-request", "issued-at", "stored-as", "revision"])
 @scenario
 async def test_a_record_that_was_taken_off_a_secret_is_put_back(world, record):

@@ -123,8 +123,8 @@ def test_a_keyring_holds_prepared_keys_and_follows_its_callers():
     seen = issue(observed({"callers": [{"name": "a"}]}, callers=(caller,)), KEYRING)
     assert KEYRING.decide(seen, T0) is None
     view = seen.contents["order-service-hmac-keyring"]
-    assert keyring.published_key_ids(view, caller.key, "a") == ring.key_ids
-    assert keyring.published_key_ids(view, identity_key("other", "a"), "a") is None
+    assert (keyring.published_since(view, caller.key, "a") or {}).keys() == ring.key_ids
+    assert keyring.published_since(view, identity_key("other", "a"), "a") is None
     assert KEYRING.decide(replace(seen, callers=()), T0) is not None
 
 

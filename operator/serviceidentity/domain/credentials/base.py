@@ -65,7 +65,7 @@ class Observed:
     `contents` is what each Secret should still hold: as remembered from the last good look, else as found. Those in
     `known_good` were written or examined by this process. `found` is what is there, and `drifted` says how that
     differs from `contents`.
-    `published` has the key IDs in each consenting verifier's keyring.
+    `published` says since when each consenting verifier's keyring has which key.
     """
 
     identity: Identity
@@ -75,7 +75,7 @@ class Observed:
     found: Mapping[str, SecretView] = field(default_factory=dict)
     drifted: Mapping[str, str] = field(default_factory=dict)
     callers: tuple[Caller, ...] = ()
-    published: Mapping[Key, frozenset[str]] = field(default_factory=dict)
+    published: Mapping[Key, Mapping[str, datetime]] = field(default_factory=dict)
 
 
 Check = Callable[[Observed, SecretView, datetime], Due | None]

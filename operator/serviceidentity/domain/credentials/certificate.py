@@ -8,7 +8,14 @@ from typing import Any, Final
 from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import Trust
 from serviceidentity.domain.credentials.base import Check, Due, Observed, Reason, first_due
-from serviceidentity.domain.credentials.keystores import PASSWORD_KEY, data_keys, encode_formats
+from serviceidentity.domain.credentials.keystores import (
+    data_keys,
+    encode_formats,
+    generated_password,
+    keystores_open,
+    needs_password,
+    plain_formats_agree,
+)
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import CertificateSpec, Identity, RotationPolicy, SecretTemplate, spiffe_id
 from serviceidentity.domain.pki import certificates, keys
@@ -20,6 +27,7 @@ SECRET_TYPE: Final = "kubernetes.io/tls"  # noqa: S105  # a Secret's type, not a
 REQUEST_ANNOTATION: Final = "serviceidentity.dev/certificate-request"
 OUTPUT_ANNOTATION: Final = "serviceidentity.dev/certificate-output"
 ISSUED_ANNOTATION: Final = "serviceidentity.dev/issued-at"
+LONGEST_BACKDATE: Final = timedelta(hours=1)  # the schema's limit for a trust domain's `backdate`
 REVISION_ANNOTATION: Final = "serviceidentity.dev/revision"
 
 
@@ -76,16 +84,11 @@ def leaf_facts(view: SecretView) -> CertificateFacts:
     return _chain_facts(view.value("tls.crt"))[0]
 
 
-def missing_data(seen: Observed, view: SecretView, _now: datetime) -> Due | None:
-    """One of the three files is not there, or a format that was asked for."""
+def missing_data(_seen: Observed, view: SecretView, _now: datetime) -> Due | None:
+    """One of the three files is not there."""
     for name in ("tls.crt", "tls.key", "ca.crt"):
         if not view.data.get(name):
             return Due(Reason.MISSING_DATA, f"{name} is missing from the Secret")
-    spec = _spec(seen)
-    if _output(view) == output_of(spec):
-        for name in data_keys(spec.output_formats):
-            if not view.data.get(name):
-                return Due(Reason.OUTPUT_CHANGED, f"{name} is missing from the Secret", fresh=False)
     return None
 
 
@@ -99,6 +102,25 @@ def invalid_key_pair(_seen: Observed, view: SecretView, _now: datetime) -> Due |
             return Due(Reason.INVALID_KEY_PAIR, "the private key does not belong to the certificate")
     except (PkiError, MalformedError):
         return Due(Reason.INVALID_KEY_PAIR, "the Secret does not hold a readable key and certificate chain")
+    return None
+
+
+def missing_output(seen: Observed, view: SecretView, _now: datetime) -> Due | None:
+    """A format that was asked for is not there, or can't be opened with the password beside it; the key pair stays."""
+    spec = _spec(seen)
+    if _output(view) != output_of(spec):
+        return None
+    for name in data_keys(spec.output_formats):
+        if not view.data.get(name):
+            return Due(Reason.OUTPUT_CHANGED, f"{name} is missing from the Secret", fresh=False)
+    try:
+        agree = plain_formats_agree(view, keys.load(view.value("tls.key")))
+    except MalformedError:
+        agree = False
+    if not agree:
+        return Due(Reason.OUTPUT_CHANGED, "an output format does not hold the certificate's own key", fresh=False)
+    if needs_password(spec) and spec.keystore_password is None and not keystores_open(view):
+        return Due(Reason.OUTPUT_CHANGED, "the keystores do not open with the password beside them", fresh=False)
     return None
 
 
@@ -176,17 +198,26 @@ def bundle_changed(seen: Observed, view: SecretView, _now: datetime) -> Due | No
     return None
 
 
-EXAMINE: Final[tuple[Check, ...]] = (
-    missing_data,
-    invalid_key_pair,
-    not_the_request,
-)
-REISSUE: Final[tuple[Check, ...]] = (
+# What was written or examined by this process is not examined again: it can only become due.
+DUE: Final[tuple[Check, ...]] = (
     incorrect_issuer,
     request_changed,
     rotation_requested,
     expired,
     expires_soon,
+    output_changed,
+    bundle_changed,
+)
+EXAMINED: Final[tuple[Check, ...]] = (
+    missing_data,
+    invalid_key_pair,
+    not_the_request,
+    incorrect_issuer,
+    request_changed,
+    rotation_requested,
+    expired,
+    expires_soon,
+    missing_output,
     output_changed,
     bundle_changed,
 )
@@ -213,8 +244,7 @@ class Certificate:
         if view is None:
             due: Due | None = Due(Reason.DOES_NOT_EXIST, "the Secret does not exist yet")
         else:
-            checks = REISSUE if view.name in seen.known_good else EXAMINE + REISSUE
-            due = first_due(checks, seen, view, now)
+            due = first_due(DUE if view.name in seen.known_good else EXAMINED, seen, view, now)
         if due is None or not due.fresh:
             return due
         if isinstance(seen.trust, Held):
@@ -237,8 +267,8 @@ class Certificate:
             annotations = {name: view.annotations[name] for name in _ISSUE_RECORD if name in view.annotations}
         bundle = seen.trust.bundle if isinstance(seen.trust, Trust) else view.value("ca.crt") if view else b""
         data = {"tls.crt": chain, "tls.key": keys.encode(key, spec.private_key.encoding), "ca.crt": bundle}
-        if spec.keystore_password is None and view is not None and PASSWORD_KEY in view.data:
-            password = view.value(PASSWORD_KEY)
+        if spec.keystore_password is None and view is not None:
+            password = generated_password(view)
         data |= encode_formats(seen.identity.meta.name, spec, data, key, password, now)
         return SecretContent.of(SECRET_TYPE, data, annotations | {OUTPUT_ANNOTATION: output_of(spec)})
 
@@ -303,7 +333,9 @@ def renewal(seen: Observed, view: SecretView) -> datetime:
         issued = parse_time(view.annotations[ISSUED_ANNOTATION])
     except (KeyError, ValueError):
         issued = leaf.not_before
-    issued = min(max(issued, leaf.not_before), leaf.not_after - timedelta(seconds=1))
+    if not leaf.not_before <= issued <= leaf.not_before + LONGEST_BACKDATE:
+        issued = leaf.not_before  # not what was written here
+    issued = min(issued, leaf.not_after - timedelta(seconds=1))
     return renewal_time(issued, leaf.not_after, _spec(seen).renew_before, leaf.serial_number)
 
 

@@ -1,6 +1,6 @@
 """The HMAC key that an identity signs its requests with: its Secret and its rotation."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from serviceidentity.domain import hmac_ring, ownership
@@ -8,7 +8,7 @@ from serviceidentity.domain.credentials.base import Due, Observed, Reason
 from serviceidentity.domain.hmac_ring import KeyState, Rhythm, Ring, Step
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import HmacSpec, Identity, SecretTemplate
-from serviceidentity.domain.schedule import format_time
+from serviceidentity.domain.schedule import format_time, upcoming
 
 SECRET_TYPE: Final = "serviceidentity.dev/hmac"  # noqa: S105  # a Secret's type, not a secret
 
@@ -21,10 +21,17 @@ _STEP_MESSAGES: Final = {
 
 def read_ring(view: SecretView) -> Ring:
     """Return the keys in an identity's HMAC Secret. Raises MalformedError when they are not what was written there."""
-    ring = hmac_ring.from_json(view.value("keys.json"))
-    if any(view.value(name) != value for name, value in _data(ring).items()) or len(view.data) != len(_data(ring)):
-        raise MalformedError("the single keys do not agree with keys.json")
-    return ring
+    return hmac_ring.from_json(view.value("keys.json"))
+
+
+def _is_whole(view: SecretView, ring: Ring) -> bool:
+    """Say whether the single values beside `keys.json` are what it says, and nothing else is there."""
+    try:
+        return all(view.value(name) == value for name, value in _data(ring).items()) and len(view.data) == len(
+            _data(ring)
+        )
+    except MalformedError:
+        return False
 
 
 def _data(ring: Ring) -> dict[str, bytes]:
@@ -71,9 +78,12 @@ class HmacKeys:
             ring = read_ring(view)
         except MalformedError as error:
             return Due(Reason.MISSING_DATA, f"the Secret can't be used: {error}")
-        step = hmac_ring.next_step(ring, _rhythm(seen, view), now)
+        step = hmac_ring.next_step(ring, _rhythm(seen, view, now), now)
         if step is None:
-            return None
+            same = view.name in seen.known_good or _is_whole(view, ring)
+            return (
+                None if same else Due(Reason.MISSING_DATA, "the single keys do not agree with keys.json", fresh=False)
+            )
         return Due(Reason.ROTATING, _STEP_MESSAGES[step], fresh=step is Step.PREPARE)
 
     def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
@@ -82,7 +92,7 @@ class HmacKeys:
         ring = _readable_ring(view)
         if view is None or ring is None:
             return SecretContent.of(SECRET_TYPE, _data(hmac_ring.new_ring(now)), record)
-        rhythm = _rhythm(seen, view)
+        rhythm = _rhythm(seen, view, now)
         turned = hmac_ring.advance(ring, rhythm, now)
         if rhythm.rotation_requested and turned.key_ids <= ring.key_ids:
             record = _old_record(view)  # a rotation is under way; the one that is asked for comes after it
@@ -92,8 +102,10 @@ class HmacKeys:
         view = seen.contents.get(self.secret_name(seen.identity))
         if view is None:
             return None
-        due = hmac_ring.deadline(read_ring(view), _rhythm(seen, view))
-        return due if due is None or due > now else None  # overdue: a keyring is missing, and its change wakes us
+        ring = read_ring(view)
+        prepared = ring.in_state(KeyState.PREPARED)
+        arrived = _usable_from(seen, prepared.key_id) if prepared else None
+        return upcoming(now, hmac_ring.deadline(ring, _rhythm(seen, view, now)), arrived)
 
     def report(self, seen: Observed, now: datetime) -> dict[str, Any]:
         view = seen.contents[self.secret_name(seen.identity)]
@@ -101,7 +113,7 @@ class HmacKeys:
         return {
             "secretName": view.name,
             "keys": [_key_status(key) for key in ring.keys],
-            "nextRotationTime": format_time(_next_activation(ring, _rhythm(seen, view))),
+            "nextRotationTime": format_time(_next_activation(ring, _rhythm(seen, view, now))),
         }
 
     def summary(self, seen: Observed, now: datetime) -> str:
@@ -140,13 +152,30 @@ def _spec(seen: Observed) -> HmacSpec:
     return seen.identity.hmac
 
 
-def _rhythm(seen: Observed, view: SecretView) -> Rhythm:
+def _usable_from(seen: Observed, key_id: str) -> datetime | None:
+    """When a key has been in every keyring for its time; None when one does not have it yet.
+
+    It counts from its arrival there: that is when Pods begin to see it.
+    """
+    since = [times.get(key_id) for times in seen.published.values()]
+    arrived = [time for time in since if time is not None]
+    if len(arrived) < len(since):
+        return None
+    return max(arrived, default=datetime.min.replace(tzinfo=UTC)) + _spec(seen).publish_before
+
+
+def _rhythm(seen: Observed, view: SecretView, now: datetime) -> Rhythm:
     spec = _spec(seen)
+
+    def published(key_id: str) -> bool:
+        usable = _usable_from(seen, key_id)
+        return usable is not None and now >= usable
+
     return Rhythm(
         rotate_every=spec.rotate_every,
         overlap=spec.overlap,
         publish_before=spec.publish_before,
-        published=lambda key_id: all(key_id in key_ids for key_ids in seen.published.values()),
+        published=published,
         rotation_requested=ownership.rotation_requested(seen.identity.meta, view),
     )
 

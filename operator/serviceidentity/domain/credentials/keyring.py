@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from serviceidentity.domain import hmac_ring
 from serviceidentity.domain.credentials.base import Caller, Due, Observed, Reason
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
+from serviceidentity.domain.schedule import format_time, parse_time
 
 SECRET_TYPE: Final = "serviceidentity.dev/hmac-keyring"  # noqa: S105  # a Secret's type, not a secret
 
@@ -30,32 +32,47 @@ def distinct(identity: Identity, callers: tuple[Caller, ...]) -> tuple[tuple[Cal
     return tuple(chosen), left_out
 
 
-def published_key_ids(view: SecretView, caller: Key, service_id: str) -> frozenset[str] | None:
-    """Return the key IDs that a keyring Secret holds for a caller; none of them when it can't be read.
+def published_since(view: SecretView, caller: Key, service_id: str) -> dict[str, datetime] | None:
+    """Return since when a keyring Secret holds each of a caller's keys, by key ID; empty when it can't be read.
 
     None means that another caller holds the service ID there: this one's keys will not be delivered, so it does not
     have to wait for them.
     """
+    entry = _services(view).get(service_id)
     try:
-        entry = json.loads(view.value("keyring.json"))["services"][service_id]
+        if entry is None:
+            return {}
         if (entry["namespace"], entry["name"]) != (caller.namespace, caller.name):
             return None
-        return frozenset(key["kid"] for key in entry["keys"])
+        since = {key["kid"]: parse_time(key["published"]) for key in entry["keys"]}
+        return {key_id: time for key_id, time in since.items() if time.year <= hmac_ring.LAST_YEAR}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _services(view: SecretView | None) -> Mapping[str, Any]:
+    try:
+        services = json.loads(view.value("keyring.json"))["services"] if view else {}
     except (MalformedError, ValueError, KeyError, TypeError, RecursionError):
-        return frozenset()
+        return {}
+    return services if isinstance(services, dict) else {}
 
 
-def _keyring(seen: Observed) -> bytes:
+def _keyring(seen: Observed, view: SecretView | None, now: datetime) -> bytes:
+    """Return the keyring as it should be. A key keeps the time at which it was first put there."""
     chosen, _ = distinct(seen.identity, seen.callers)
-    services = {
-        caller.service_id: {
+    services = {}
+    for caller in chosen:
+        since = (published_since(view, caller.key, caller.service_id) if view else None) or {}
+        services[caller.service_id] = {
             "namespace": caller.key.namespace,
             "name": caller.key.name,
             "spiffeID": caller.spiffe_id,
-            "keys": [hmac_ring.to_jwk(key) for key in caller.ring.keys] if caller.ring else [],
+            "keys": [
+                hmac_ring.to_jwk(key) | {"published": format_time(min(since.get(key.key_id, now), now))}
+                for key in (caller.ring.keys if caller.ring else ())
+            ],
         }
-        for caller in chosen
-    }
     return json.dumps({"services": services}, separators=(",", ":")).encode()
 
 
@@ -80,13 +97,14 @@ class Keyring:
         if view is None:
             return Due(Reason.DOES_NOT_EXIST, "the Secret does not exist yet", fresh=False)
         try:
-            same = view.value("keyring.json") == _keyring(seen) and len(view.data) == 1
+            same = view.value("keyring.json") == _keyring(seen, view, now) and len(view.data) == 1
         except MalformedError:
             same = False
         return None if same else Due(Reason.CALLERS_CHANGED, "the keys of the callers changed", fresh=False)
 
     def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
-        return SecretContent.of(SECRET_TYPE, {"keyring.json": _keyring(seen)}, {})
+        view = seen.contents.get(self.secret_name(seen.identity))
+        return SecretContent.of(SECRET_TYPE, {"keyring.json": _keyring(seen, view, now)}, {})
 
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
         return None  # a change of a caller's keys wakes the verifier

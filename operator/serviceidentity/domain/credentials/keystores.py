@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+from serviceidentity.domain.material import MalformedError, SecretView
 from serviceidentity.domain.model import CertificateSpec, OutputFormat
 from serviceidentity.domain.pki import certificates, formats, jks
 from serviceidentity.domain.pki.keys import PrivateKey
@@ -28,6 +31,39 @@ def data_keys(wanted: Iterable[OutputFormat]) -> list[str]:
 def needs_password(spec: CertificateSpec) -> bool:
     """Say whether a keystore is asked for."""
     return bool(_KEYSTORES & spec.output_formats)
+
+
+def generated_password(view: SecretView) -> bytes | None:
+    """Return the password that was generated for the Secret's keystores; None when there is none that can be used."""
+    try:
+        password = view.value(PASSWORD_KEY)
+        password.decode()
+    except (MalformedError, UnicodeDecodeError):
+        return None
+    return password or None
+
+
+def plain_formats_agree(view: SecretView, key: PrivateKey) -> bool:
+    """Say whether DER and combined PEM, where they are, hold the Secret's own key and chain."""
+    combined = formats.combined_pem(view.value("tls.key"), view.value("tls.crt"))
+    wanted = {"key.der": formats.der_key(key), "tls-combined.pem": combined}
+    return all(view.value(name) == content for name, content in wanted.items() if name in view.data)
+
+
+def keystores_open(view: SecretView) -> bool:
+    """Say whether every keystore in the Secret opens with the generated password beside it."""
+    password = generated_password(view)
+    if password is None:
+        return False
+    try:
+        for name in view.data:
+            if name.endswith(".p12"):
+                pkcs12.load_pkcs12(view.value(name), password)
+            elif name.endswith(".jks") and not jks.opens(view.value(name), password.decode()):
+                return False
+    except (MalformedError, ValueError):
+        return False
+    return True
 
 
 def encode_formats(

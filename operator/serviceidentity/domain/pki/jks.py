@@ -6,6 +6,7 @@ there. Its protection of the key is weak by today's measure; whoever can choose 
 """
 
 import hashlib
+import hmac
 import secrets
 import struct
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ _KEY_ENTRY: Final = 1
 _CERTIFICATE_ENTRY: Final = 2
 _DIGEST_SALT: Final = b"Mighty Aphrodite"
 _SALT_LENGTH: Final = 20
+_DIGEST_LENGTH: Final = 20
 _TEXT_LIMIT: Final = 0xFFFF
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # AlgorithmIdentifier 1.3.6.1.4.1.42.2.17.1.1 (Sun's key protector) with NULL parameters, DER.
@@ -54,6 +56,12 @@ def jks_truststore(roots: Sequence[x509.Certificate], password: str, created: da
         for number, root in enumerate(roots)
     ]
     return _store(entries, password)
+
+
+def opens(store: bytes, password: str) -> bool:
+    """Say whether a keystore is whole and made with this password: its digest says so."""
+    body, digest = store[:-_DIGEST_LENGTH], store[-_DIGEST_LENGTH:]
+    return hmac.compare_digest(_sha1(_password(password) + _DIGEST_SALT + body), digest)
 
 
 def _store(entries: Sequence[bytes], password: str) -> bytes:

@@ -1,0 +1,81 @@
+"""The cluster as the demo sees it: the namespace `shop`, and the operator that looks after it."""
+
+import json
+import time
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+
+from examples.demo.mtls import Files, peer_of
+from tests.controlplane import ControlPlane
+from tests.controlplane.operator import OperatorProcess
+
+MANIFESTS: Final = Path(__file__).resolve().parents[1] / "shop"
+SERVICES: Final = ("order-service", "payment-service", "inventory-service")
+WRITTEN_BY_THE_OPERATOR: Final = frozenset({"secrets", "serviceidentities", "trustdomains"})
+
+
+class Shop:
+    """One namespace with three services."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.operator = OperatorProcess(plane)  # with a token of the service account that deploy/ ships
+
+    def kubectl(self, *arguments: str) -> str:
+        """Return what kubectl prints, run in the namespace. Raises KubectlError."""
+        return self.plane.kubectl("--namespace=shop", *arguments).stdout
+
+    def patch(self, service: str, spec: dict[str, Any]) -> None:
+        """Change fields of an identity's spec; None takes one away. Raises KubectlError."""
+        self.kubectl("patch", "sid", service, "--type=merge", "--patch", json.dumps({"spec": spec}))
+
+    def secrets(self) -> list[tuple[str, str, list[str]]]:
+        """Return name, type and the names of the keys of every Secret, without what is in them."""
+        items = json.loads(self.kubectl("get", "secrets", "--output=json"))["items"]
+        return [(item["metadata"]["name"], item["type"], sorted(item["data"])) for item in items]
+
+    def files(self, secret: str) -> Files:
+        """Return what is in a Secret now. Raises OSError or KubectlError when there is none."""
+        found = json.loads(self.plane.raw(f"/api/v1/namespaces/shop/secrets/{secret}"))
+        return {name: b64decode(value) for name, value in found["data"].items()}
+
+    def files_or_none(self, secret: str) -> Files | None:
+        """Return what is in a Secret now, if it is there. Raises KubectlError."""
+        found = self.kubectl("get", "secret", secret, "--ignore-not-found", "--output=json")
+        return {name: b64decode(value) for name, value in json.loads(found)["data"].items()} if found else None
+
+    def serial(self, service: str) -> str:
+        """Return the serial number of a service's certificate, from its Secret."""
+        return peer_of(x509.load_pem_x509_certificate(self.files(f"{service}-tls")["tls.crt"])).serial
+
+    def writes(self) -> Counter[str]:
+        """Return how many writes there have been so far to the kinds of objects that the operator looks after."""
+        found: Counter[str] = Counter()
+        for (verb, resource, part), number in self.plane.api_writes().items():
+            if resource in WRITTEN_BY_THE_OPERATOR:
+                found[f"{verb} {resource}/{part}".rstrip("/")] += number
+        return found
+
+    def settle(self, quiet: float = 6, limit: float = 30) -> None:
+        """Return when nothing has been written for `quiet` seconds, or after `limit`."""
+        before, end = self.writes(), time.monotonic() + limit
+        while time.monotonic() < end:
+            time.sleep(quiet)
+            if (now := self.writes()) == before:
+                return
+            before = now
+
+
+def reached_after(reached: Callable[[], bool], limit: float = 5) -> float | None:
+    """Return how many seconds it took until `reached` said so; None when it did not within `limit`."""
+    started = time.monotonic()
+    while not reached():
+        if time.monotonic() - started > limit:
+            return None
+        time.sleep(0.01)
+    return time.monotonic() - started
