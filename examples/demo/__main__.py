@@ -39,8 +39,10 @@ def main() -> int:
             screen.head("A control plane")
             screen.say("starting etcd, kube-apiserver, kube-controller-manager and OpenBao ...")
             plane = stack.enter_context(start_control_plane(openbao=True))
-            shop = prepare(plane, screen)
+            shop = install_in(plane, screen)
             stack.callback(shop.operator.stop)
+            shop.operator.start()
+            screen.step("operator is at work", True, f"as service account {NAMESPACE}/{SERVICE_ACCOUNT}")
             run(shop, screen)
             screen.table()
             screen.say(f"in {time.monotonic() - started:.0f} s")
@@ -55,16 +57,14 @@ def main() -> int:
     return 0 if screen.all_ok else 1
 
 
-def prepare(plane: ControlPlane, screen: Screen) -> Shop:
-    """Install the operator and start it. Raises one of BROKEN when that is not possible."""
+def install_in(plane: ControlPlane, screen: Screen) -> Shop:
+    """Install the CRDs and the operator's rights. Raises KubectlError when that is not possible."""
     screen.step("control plane is up", plane.ready(), ", ".join(plane.pids()))
     bao = plane.openbao is not None and plane.openbao.health() == ACTIVE
     screen.step("OpenBao is up", bao, "initialised and unsealed; no step below needs it")
     install(plane)
-    shop = Shop(plane)
-    shop.operator.start()
-    screen.step("operator is at work", True, f"as service account {NAMESPACE}/{SERVICE_ACCOUNT}")
-    return shop
+    screen.step("CRDs and rights are installed", True, "from crds/ and deploy/")
+    return Shop(plane)
 
 
 def run(shop: Shop, screen: Screen) -> None:

@@ -59,20 +59,20 @@ def connect(server: Files, client: Files | None, name: str, *, roots: bytes) -> 
     The client insists that the server is called `name` and trusts `roots` (PEM); it has no certificate when it is None.
     """
     seen = Connection()
-    tls = _context(ssl.PROTOCOL_TLS_SERVER, server, server["ca.crt"])
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(TIMEOUT)
-        thread = threading.Thread(target=_serve, args=(listener, tls, seen))
+        thread = threading.Thread(target=_serve, args=(listener, server, seen))
         thread.start()
         try:
-            _call(listener.getsockname(), _context(ssl.PROTOCOL_TLS_CLIENT, client, roots), name, seen)
+            _call(listener.getsockname(), client, roots, name, seen)
         finally:
             thread.join()
     return seen
 
 
-def _call(address: tuple[str, int], tls: ssl.SSLContext, name: str, seen: Connection) -> None:
+def _call(address: tuple[str, int], own: Files | None, roots: bytes, name: str, seen: Connection) -> None:
     try:
+        tls = _context(ssl.PROTOCOL_TLS_CLIENT, own, roots)
         with (
             socket.create_connection(address, TIMEOUT) as plain,
             tls.wrap_socket(plain, server_hostname=name) as connection,
@@ -83,8 +83,9 @@ def _call(address: tuple[str, int], tls: ssl.SSLContext, name: str, seen: Connec
         seen.client_refused = _reason(error)
 
 
-def _serve(listener: socket.socket, tls: ssl.SSLContext, seen: Connection) -> None:
+def _serve(listener: socket.socket, own: Files, seen: Connection) -> None:
     try:
+        tls = _context(ssl.PROTOCOL_TLS_SERVER, own, own["ca.crt"])
         plain, _ = listener.accept()
         plain.settimeout(TIMEOUT)
         with plain, tls.wrap_socket(plain, server_side=True) as connection:

@@ -32,7 +32,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a text, indented."""
-        for line in text.rstrip().splitlines():
+        for line in text.rstrip().splitlines() or [""]:
             print(f"  {line}".rstrip(), flush=True)
 
     def columns(self, rows: Sequence[Sequence[str]]) -> None:

@@ -5,6 +5,7 @@ import time
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,14 +62,22 @@ class Shop:
                 found[f"{verb} {resource}/{part}".rstrip("/")] += number
         return found
 
-    def settle(self, quiet: float = 6, limit: float = 30) -> None:
-        """Return when nothing has been written for `quiet` seconds, or after `limit`."""
-        before, end = self.writes(), time.monotonic() + limit
+    def next_action(self) -> datetime | None:
+        """Return when the operator will do something next, as the objects' statuses announce it."""
+        items = json.loads(self.kubectl("get", "sid,td", "--output=json"))["items"]
+        times = [item.get("status", {}).get("nextActionTime") for item in items]
+        return min((datetime.fromisoformat(text) for text in times if text), default=None)
+
+    def settle(self, limit: float = 30) -> None:
+        """Return when nothing was written for a second and nothing is due for ten. Raises TimeoutError."""
+        end = time.monotonic() + limit
         while time.monotonic() < end:
-            time.sleep(quiet)
-            if (now := self.writes()) == before:
+            before = self.writes()
+            time.sleep(1)
+            due = self.next_action()
+            if self.writes() == before and (due is None or due > datetime.now(UTC) + timedelta(seconds=10)):
                 return
-            before = now
+        raise TimeoutError(f"the operator was still busy after {limit:.0f} s")
 
 
 def reached_after(reached: Callable[[], bool], limit: float = 5) -> float | None:

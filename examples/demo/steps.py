@@ -1,6 +1,5 @@
 """The parts of the demo, in order. Each shows something, checks it, and says in one line how it went."""
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -69,8 +68,8 @@ def requests(shop: Shop, screen: Screen) -> None:
     headers = signing.sign("order-service", key, body, now)
     late = now + signing.WINDOW_MS
     cases = (
-        ("signed request: accepted", headers, body, now, "accepted, from order-service"),
-        ("last millisecond of the window: accepted", headers, body, late, "accepted, from order-service"),
+        ("signed request: accepted", headers, body, now, "from order-service"),
+        ("last millisecond of the window: accepted", headers, body, late, "from order-service"),
         ("replayed after the window: refused", headers, body, late + 1, "Request expired"),
         ("from the future: refused", headers, body, now - signing.WINDOW_MS - 1, "Request expired"),
         ("body changed: refused", headers, body | {"amount": 0.01}, now, "Invalid signature"),
@@ -99,8 +98,8 @@ def rotations(shop: Shop, screen: Screen) -> None:
     answer = _verdict(shop.files("payment-service-hmac-keyring")["keyring.json"], headers, {}, now)
     screen.step("first key, after its overlap: refused", answer == "Invalid signature", answer)
     shop.patch("order-service", CALM)
-    screen.say("the rotation is slow again; waiting until nothing is written any more ...")
-    shop.settle()
+    screen.say("the rotation is slow again; waiting until nothing is due ...")
+    shop.settle()  # the previous key is still on its way out
 
 
 def repair(shop: Shop, screen: Screen) -> None:
@@ -108,9 +107,11 @@ def repair(shop: Shop, screen: Screen) -> None:
     before = shop.serial("payment-service")
     shop.kubectl("annotate", "--overwrite", "sid", "payment-service", f"serviceidentity.dev/rotate={time.time():.0f}")
     took = reached_after(lambda: shop.serial("payment-service") != before)
-    detail = f"{before[:12]} -> {shop.serial('payment-service')[:12]}, {_milliseconds(took)} after kubectl annotate"
+    detail = (
+        f"{before[:12]} -> {shop.serial('payment-service')[:12]}, {_milliseconds(took)} after kubectl annotate returned"
+    )
     screen.step("rotated by annotation within a second", took is not None and took < 1, detail)
-    _delete_and_wait(shop, screen, "deleted Secret is back, same content")
+    _delete_and_wait(shop, screen, "deleted Secret is back as it was")
 
 
 def restart(shop: Shop, screen: Screen) -> None:
@@ -124,7 +125,7 @@ def restart(shop: Shop, screen: Screen) -> None:
     detail = f"{written.total()} writes in two seconds"
     detail += "".join(f", {number} {what}" for what, number in written.items())
     screen.step("restart after kill -9: nothing written", not written, detail)
-    _delete_and_wait(shop, screen, "the new operator is at work")
+    _delete_and_wait(shop, screen, "new operator restores a deleted Secret")
 
 
 PARTS: Final[tuple[tuple[str, Callable[[Shop, Screen], None]], ...]] = (
@@ -138,16 +139,17 @@ PARTS: Final[tuple[tuple[str, Callable[[Shop, Screen], None]], ...]] = (
 
 
 def _delete_and_wait(shop: Shop, screen: Screen, what: str) -> None:
+    """Delete a Secret; its content, key included, has to come back as it was."""
     content = shop.files("order-service-tls")
     shop.kubectl("delete", "secret", "order-service-tls")
     took = reached_after(lambda: shop.files_or_none("order-service-tls") == content)
-    screen.step(what, took is not None, f"order-service-tls restored, seen {_milliseconds(took)} after kubectl delete")
+    screen.step(what, took is not None, f"order-service-tls, {_milliseconds(took)} after kubectl delete returned")
 
 
 def _verdict(keyring: bytes, headers: dict[str, str], body: object, now_ms: int) -> str:
     """Return what the receiver says to a request. Anything but a refusal goes up: it must never be an exception."""
     try:
-        return f"accepted, from {signing.verify(keyring, headers, body, now_ms)}"
+        return f"from {signing.verify(keyring, headers, body, now_ms)}"
     except signing.RefusedError as error:
         return str(error)
 
@@ -160,7 +162,7 @@ def _openssl(files: Files) -> tuple[bool, str]:
         for purpose in ("sslserver", "sslclient"):
             command = ["openssl", "verify", "-x509_strict", f"-purpose={purpose}"]
             command += ["-CAfile", "ca.crt", "-untrusted", "tls.crt", "tls.crt"]
-            done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=os.environ)
+            done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
             if done.returncode:
                 return False, f"as {purpose}: {done.stderr.strip().splitlines()[-1]}"
     return True, "leaf, intermediate and root, as server and as client"

@@ -110,11 +110,11 @@ def writes(plane: ControlPlane) -> Counter[tuple[str, str, str]]:
 
 def settled(plane: ControlPlane) -> Counter[tuple[str, str, str]]:
     """Wait until nobody writes any more, and return the counts."""
-    before = writes(plane)
+    before, last = writes(plane), None
     for _ in range(30):
         time.sleep(0.8)
         now = writes(plane)
         if now == before:
             return now
-        before = now
-    raise AssertionError("writes go on and on")
+        last, before = now - before, now
+    raise AssertionError(f"writes go on and on: {last}")

@@ -100,7 +100,12 @@ def test_the_operator_outlives_the_api_server(own_plane: ControlPlane):
     operator.stop()
 
 
-def test_two_operators_at_once_issue_nothing_twice(own_plane: ControlPlane):
+def _revisions(space: Space) -> set[str]:
+    annotations = (s["metadata"]["annotations"] for n, s in space.secrets().items() if n.endswith("-tls"))
+    return {one["serviceidentity.dev/revision"] for one in annotations}
+
+
+def test_two_operators_at_once_issue_and_rotate_nothing_twice(own_plane: ControlPlane):
     space = new_space(own_plane)
     operators = [OperatorProcess(own_plane, events=False) for _ in range(2)]
     for operator in operators:
@@ -112,8 +117,12 @@ def test_two_operators_at_once_issue_nothing_twice(own_plane: ControlPlane):
     _consistent(space, COUNT)
     created = writes(own_plane)["POST", "secrets", ""] - before["POST", "secrets", ""]
     assert created - COUNT * 2 in (0, 2), "each Secret once; the two authorities may fall into the time"
-    assert all(s["metadata"]["annotations"]["serviceidentity.dev/revision"] == "1"
-               for name, s in space.secrets().items() if name.endswith("-tls"))  # fmt: skip
+    assert _revisions(space) == {"1"}
+    space.kubectl("annotate", "sid", "--all", "serviceidentity.dev/rotate=1")
+    eventually(lambda: _revisions(space) == {"2"})
+    settled(own_plane)
+    assert _revisions(space) == {"2"}, "each rotated once, and not undone by the other"
+    _consistent(space, COUNT)
     for operator in operators:
         operator.stop()
 

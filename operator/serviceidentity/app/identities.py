@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
@@ -81,7 +82,7 @@ class IdentityReconciler(Reconciler):
         contents: dict[str, SecretView] = {}
         drifted: dict[str, str] = {}
         for location in inventory.locations_of(identity.key):
-            found, good = inventory.secrets.get(location), inventory.remembered.get(location)
+            found, good = inventory.secrets.get(location), inventory.good(location)
             if found is not None and not ownership.is_owned(found, Kind.SERVICE_IDENTITY, identity.meta):
                 continue
             view = good or found
@@ -102,7 +103,7 @@ class IdentityReconciler(Reconciler):
                 for name in contents
                 if (identity.meta.namespace, name) in inventory.secrets
             },
-            known_good=frozenset(name for name in contents if (identity.meta.namespace, name) in inventory.remembered),
+            known_good=frozenset(name for name in contents if inventory.good((identity.meta.namespace, name))),
             drifted=drifted,
             callers=self._callers(identity) if identity.callers else (),
             published=self._published(identity) if identity.hmac else {},
@@ -129,7 +130,7 @@ class IdentityReconciler(Reconciler):
         if caller.hmac is None:
             return None
         location = (caller.meta.namespace, caller.hmac.secret_name)
-        view = self._inventory.remembered.get(location) or self._inventory.secrets.get(location)
+        view = self._inventory.good(location) or self._inventory.secrets.get(location)
         if view is None or not ownership.is_owned(view, Kind.SERVICE_IDENTITY, caller.meta):
             return None
         try:
@@ -193,11 +194,14 @@ class IdentityReconciler(Reconciler):
         content: SecretContent | SecretView
         if isinstance(action, Write):
             content = await self._render(seen, action, now)
+            annotations = {**content.annotations, ownership.CONTENT_ID_ANNOTATION: secrets.token_hex(8)}
+            content = SecretContent(content.type, content.data, annotations)
         else:
             content = seen.contents[action.secret]
         metadata = planning.metadata_of(seen, action.credential, content)
         content = SecretContent(content.type, content.data, content.annotations)
-        await self._writer.store(Kind.SERVICE_IDENTITY, seen.identity.meta, location, content, metadata)
+        found = seen.found.get(action.secret)
+        await self._writer.store(Kind.SERVICE_IDENTITY, seen.identity.meta, location, content, metadata, found)
 
     async def _render(self, seen: Observed, action: Write, now: datetime) -> SecretContent:
         password = None

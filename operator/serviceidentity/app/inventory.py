@@ -171,6 +171,11 @@ class Inventory:
         for key in self._owners_of(view):
             self._owned[key].add((view.namespace, view.name))
 
+    def good(self, location: Location) -> SecretView | None:
+        """Return what the Secret should hold, if that is known and no other instance has written it anew."""
+        good, found = self.remembered.get(location), self.secrets.get(location)
+        return None if good is not None and found is not None and ownership.is_rewritten(found, good) else good
+
     def forget_secret(self, location: Location) -> None:
         """A Secret of ours was removed on purpose."""
         self.remembered.pop(location, None)

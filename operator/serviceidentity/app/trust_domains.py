@@ -97,7 +97,7 @@ class TrustDomainReconciler(Reconciler):
             content = await asyncio.to_thread(authority.issue, domain, action, root, now)
             metadata = self._metadata(domain, action.role, action.generation, content)
             location = (self._inventory.authority_namespace, action.secret_name)
-            await self._writer.store(Kind.TRUST_DOMAIN, domain.meta, location, content, metadata)
+            await self._writer.store(Kind.TRUST_DOMAIN, domain.meta, location, content, metadata, seen=None)
         except ForeignSecretError as error:
             raise Unresolved(Failure(status.CONFLICT, str(error))) from None
         except PkiError as error:
@@ -117,7 +117,7 @@ class TrustDomainReconciler(Reconciler):
                 self._inventory.remember(item.view)
             if found is None or found.data != item.view.data or not ownership.satisfied(found, metadata):
                 try:
-                    await self._writer.store(Kind.TRUST_DOMAIN, domain.meta, location, content, metadata)
+                    await self._writer.store(Kind.TRUST_DOMAIN, domain.meta, location, content, metadata, found)
                 except ForeignSecretError as error:
                     raise Unresolved(Failure(status.CONFLICT, str(error))) from None
                 except (RejectedError, MissingError) as error:

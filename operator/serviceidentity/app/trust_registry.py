@@ -51,8 +51,7 @@ class TrustRegistry:
         """
         authorities = []
         for location in sorted(self._inventory.locations_of(domain.key)):
-            found, good = self._inventory.secrets.get(location), self._inventory.remembered.get(location)
-            view = good or found
+            view = self._inventory.remembered.get(location) or self._inventory.secrets.get(location)
             if view is not None and ownership.is_owned(view, Kind.TRUST_DOMAIN, domain.meta):
                 authorities.append(self._authority(view))
         return tuple(authorities)

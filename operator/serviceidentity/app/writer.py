@@ -22,9 +22,15 @@ class SecretWriter:
         self._wake = wake
 
     async def store(
-        self, kind: Kind, meta: Meta, location: tuple[str, str], content: SecretContent, metadata: Metadata
+        self,
+        kind: Kind,
+        meta: Meta,
+        location: tuple[str, str],
+        content: SecretContent,
+        metadata: Metadata,
+        seen: SecretView | None,
     ) -> SecretView:
-        """Create or replace the Secret and remember what it holds.
+        """Create the Secret, or replace what was `seen` there, and remember what it holds.
 
         Raises ForeignSecretError, and PortError as the server answers; ConflictError means that what was observed is
         out of date: look again.
@@ -32,6 +38,8 @@ class SecretWriter:
         known = self._inventory.secrets.get(location)
         if known is not None and not ownership.is_owned(known, kind, meta):
             raise ForeignSecretError(f"Secret {location[1]} belongs to someone else and is left alone")
+        if known != seen:
+            raise ConflictError("the Secret changed since the decision to write it")
         self._inventory.writing[location] = content.data
         try:
             view = await self._write(known, location, content, metadata)

@@ -14,6 +14,7 @@ CREDENTIAL_LABEL: Final = "serviceidentity.dev/credential"
 TRUST_DOMAIN_LABEL: Final = "serviceidentity.dev/trust-domain"
 OWNER_UID_LABEL: Final = "serviceidentity.dev/owner-uid"
 STORED_AS_ANNOTATION: Final = "serviceidentity.dev/stored-as"
+CONTENT_ID_ANNOTATION: Final = "serviceidentity.dev/content-id"
 ADOPT_ANNOTATION: Final = "serviceidentity.dev/adopt"
 
 _NAME_LABELS: Final = {Kind.SERVICE_IDENTITY: IDENTITY_LABEL, Kind.TRUST_DOMAIN: TRUST_DOMAIN_LABEL}
@@ -101,6 +102,16 @@ def rotation_record(meta: Meta) -> dict[str, str]:
     """Return the annotation that records which request has been served, written in one step with the new content."""
     wanted = meta.annotations.get(ROTATE_ANNOTATION)
     return {} if wanted is None else {ROTATED_ANNOTATION: wanted}
+
+
+def is_rewritten(found: SecretView, remembered: SecretView) -> bool:
+    """Say whether an operator wrote the Secret anew since it was remembered.
+
+    Every content that is rendered gets an ID; whoever edits a Secret leaves the ID as it is, or removes it. So another
+    instance's work, or a backup put back, is examined on its own merits instead of being undone.
+    """
+    content_id = found.annotations.get(CONTENT_ID_ANNOTATION)
+    return content_id is not None and content_id != remembered.annotations.get(CONTENT_ID_ANNOTATION)
 
 
 def _controllers(view: SecretView) -> list[Mapping[str, Any]]:

@@ -3,7 +3,7 @@
 import json
 from base64 import b64encode, urlsafe_b64decode
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -194,8 +194,15 @@ def test_a_key_signs_when_every_verifier_has_had_it_for_its_time(minutes, signs)
 @pytest.mark.parametrize("year", [1, 9999])
 def test_no_time_in_a_keyring_stops_its_caller(year):
     seen, now, key_id = prepared()
-    since = datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
-    seen = replace(seen, published={identity_key("shop", "a"): {key_id: since}})
+    key = {"kid": key_id, "published": f"{year:04}-12-31T23:59:59Z"}
+    entry = {"namespace": "shop", "name": "order-service", "keys": [key]}
+    text = json.dumps({"services": {"order-service": entry}})
+    seen_by_a = issue(observed(SPEC, callers=(caller(),)), KEYRING).contents[NAME]
+    view = replace(seen_by_a, data={"keyring.json": b64encode(text.encode()).decode()})
+    since = keyring.published_since(view, identity_key("shop", "order-service"), "order-service")
+    assert since is not None
+    assert (key_id in since) is (year == 1), "a time that nothing can be added to is no time"
+    seen = replace(seen, published={identity_key("shop", "a"): since})
     HMAC.decide(seen, now)
     HMAC.deadline(seen, now)
 
