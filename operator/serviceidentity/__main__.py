@@ -35,6 +35,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         served = config.namespaces
         with_authorities = None if served is None else tuple(sorted({*served, config.authority_namespace}))
         return Lists(
+            namespaces=await objects.list_namespaces(),
             domains=await objects.list_trust_domains(),
             identities=await objects.list_identities(served),
             secrets=await secret_store.list_ours(with_authorities),

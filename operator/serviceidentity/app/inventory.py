@@ -5,7 +5,7 @@ nobody. Memory is bounded by the identities and the Secrets that carry the opera
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,14 @@ class Entry(Generic[Spec]):
     resource_version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What matters of a Namespace."""
+
+    labels: Mapping[str, str]
+    resource_version: int
+
+
 class Inventory:
     """The cache behind every decision. Used from one event loop."""
 
@@ -35,6 +43,7 @@ class Inventory:
         self.authority_namespace = authority_namespace
         self.identities: dict[Key, Entry[Identity]] = {}
         self.domains: dict[Key, Entry[TrustDomain]] = {}
+        self.namespaces: dict[str, Namespace] = {}
         self.secrets: dict[Location, SecretView] = {}
         self.remembered: dict[Location, SecretView] = {}
         self.writing: dict[Location, Mapping[str, str]] = {}
@@ -95,6 +104,22 @@ class Inventory:
         self._forget_owner(key)
         return {key} | self.identities_of(name)
 
+    def put_namespace(self, body: Mapping[str, Any]) -> set[Key]:
+        """Take in a Namespace: its labels decide what may be issued in it, and which bundles it gets."""
+        meta = body["metadata"]
+        old = self.namespaces.get(meta["name"])
+        new = Namespace(dict(meta.get("labels") or {}), int(meta.get("resourceVersion") or 0))
+        if old is not None and new.resource_version <= old.resource_version:
+            return set()
+        self.namespaces[meta["name"]] = new
+        if old is not None and old.labels == new.labels:
+            return set()
+        return {key for key in self.identities if key.namespace == meta["name"]} | self.domains.keys()
+
+    def drop_namespace(self, name: str) -> None:
+        """Forget a Namespace; what was in it goes by itself and wakes whom it concerns."""
+        self.namespaces.pop(name, None)
+
     def put_secret(self, view: SecretView) -> set[Key]:
         """Take in a Secret that carries our label. An older version than the known one is ignored.
 
@@ -132,6 +157,7 @@ class Inventory:
 
     def resync(
         self,
+        namespaces: Collection[Mapping[str, Any]],
         identities: Iterable[Mapping[str, Any]],
         domains: Iterable[Mapping[str, Any]],
         secrets: Iterable[SecretView],
@@ -143,6 +169,8 @@ class Inventory:
         """
         woken: set[Key] = set()
         found: set[Key] = set()
+        for body in namespaces:
+            woken |= self.put_namespace(body)
         for body in (body for body in domains if body["metadata"]["uid"] not in self._gone):
             woken |= self.put_trust_domain(body)
             found.add(trust_domain_key(body["metadata"]["name"]))
@@ -153,6 +181,11 @@ class Inventory:
         for view in (view for view in secrets if view.uid not in self._gone):
             woken |= self.put_secret(view)
             locations.add((view.namespace, view.name))
+        names = {body["metadata"]["name"] for body in namespaces}
+        for name in [
+            n for n, e in self.namespaces.items() if n not in names and e.resource_version <= as_of("namespaces")
+        ]:
+            self.drop_namespace(name)
         for key in [k for k, e in self.domains.items() if k not in found and e.resource_version <= as_of("domains")]:
             woken |= self.drop_trust_domain(key.name)
         for key in [

@@ -27,6 +27,7 @@ class StuckError(RuntimeError):
 class Lists:
     """Complete lists of everything the operator works on, each with its resource version."""
 
+    namespaces: tuple[list[dict[str, Any]], int]
     identities: tuple[list[dict[str, Any]], int]
     domains: tuple[list[dict[str, Any]], int]
     secrets: tuple[list[SecretView], int]
@@ -34,6 +35,7 @@ class Lists:
     def version_of(self, name: str) -> int:
         """Return the resource version of the list of that name."""
         versions: Mapping[str, int] = {
+            "namespaces": self.namespaces[1],
             "identities": self.identities[1],
             "domains": self.domains[1],
             "secrets": self.secrets[1],
@@ -130,7 +132,9 @@ class Operator:
         """Compare the inventory with the complete lists, and wake whatever differs. Raises PortError."""
         self.engine.inventory.expect_lists()
         lists = await self._lister()
-        woken = self.engine.inventory.resync(lists.identities[0], lists.domains[0], lists.secrets[0], lists.version_of)
+        woken = self.engine.inventory.resync(
+            lists.namespaces[0], lists.identities[0], lists.domains[0], lists.secrets[0], lists.version_of
+        )
         self.engine.wake(woken)
 
     def health(self) -> dict[str, Any]:

@@ -183,7 +183,7 @@ async def test_deletions_that_no_watch_told_of_are_found_by_comparing(world):
     inventory = world.engine.inventory
     del world.api.stored[TLS]
     woken = inventory.resync(
-        [world.api.objects[key]], [], list(world.api.stored.values()), lambda _name: world.api.version
+        [], [world.api.objects[key]], [], list(world.api.stored.values()), lambda _name: world.api.version
     )
     assert key in woken
     assert TLS not in inventory.secrets
@@ -196,7 +196,7 @@ async def test_a_list_does_not_bring_back_what_was_deleted_meanwhile(world):
     inventory, listed = world.engine.inventory, world.api.objects[key]
     inventory.expect_lists()
     inventory.drop_identity("shop", "order-service", "uid-1")
-    inventory.resync([listed], [], [], lambda _name: 0)
+    inventory.resync([], [listed], [], [], lambda _name: 0)
     assert key not in inventory.identities
 
 

@@ -110,6 +110,10 @@ class KubeObjects:
         paths = [collection(kind, "")] if namespaces is None else [collection(kind, item) for item in namespaces]
         return await _list_paths(self._client, paths, None)
 
+    async def list_namespaces(self) -> tuple[list[Json], int]:
+        """Return all Namespaces."""
+        return await self._client.list_all("/api/v1/namespaces")
+
     async def list_trust_domains(self) -> tuple[list[Json], int]:
         """Return all TrustDomains."""
         return await self._client.list_all(collection(Kind.TRUST_DOMAIN, ""))
