@@ -5,34 +5,42 @@ import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from serviceidentity.app.inventory import Entry
+from serviceidentity.app.pace import Pace
 from serviceidentity.app.reconciler import Reconciler
 from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
+from serviceidentity.domain.authority import Trust
 from serviceidentity.domain.credentials import CREDENTIALS, keyring
-from serviceidentity.domain.credentials.base import Caller, Observed
+from serviceidentity.domain.credentials.base import Caller, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
-from serviceidentity.domain.model import Identity, Key, Kind, spiffe_id
+from serviceidentity.domain.model import Identity, Key, Kind, spiffe_id, trust_domain_key
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm
 from serviceidentity.domain.plan import Hold, Remove, Restore, Write
-from serviceidentity.domain.schedule import parse_time
+from serviceidentity.domain.schedule import earliest, parse_time
 from serviceidentity.domain.status import Failure
 from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError
 
 logger = logging.getLogger(__name__)
 
 Due = Write | Restore | Remove
+_PACED = frozenset({Reason.ISSUER_TAINTED, Reason.INCORRECT_ISSUER})
 _PASSING = frozenset({"TrustDomainNotReady"})  # at the first start: over before anyone could read of it
 
 
 class IdentityReconciler(Reconciler):
     """Makes the Secrets of an identity what its spec asks for."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._pace = Pace()
 
     async def reconcile(self, key: Key) -> datetime | None:
         """Do what is due for the identity and return when to come back; None means when something changes.
@@ -57,6 +65,7 @@ class IdentityReconciler(Reconciler):
         }
         due = [action for action in plan if not isinstance(action, Hold)]
         actions = [action for action in due if isinstance(action, Remove) or action.credential.condition not in blocked]
+        actions, turn = self._in_turn(seen, actions, now)
         failures = {
             action.credential.name: blocked[action.credential.condition]
             for action in due
@@ -68,13 +77,29 @@ class IdentityReconciler(Reconciler):
             except MissingError:
                 return None  # the namespace is on its way out, and the identity with it
             seen = self.observe(entry.spec)
-        else:
+            if isinstance(seen.trust, Trust) and seen.trust.waiting:
+                self._wake({trust_domain_key(entry.spec.trust_domain)})
+        elif turn is None:
             self._remember_what_is_right(seen, obstacles.keys() | failures.keys())
         wanted = status.of_identity(seen, obstacles | dict(failures), entry.status, now)
         was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
         await self._report(key, entry, wanted)
         self._tell(key, entry, was_ready, wanted, actions, failures)
-        return _next_look(wanted)
+        return earliest(_next_look(wanted), turn)
+
+    def _in_turn(self, seen: Observed, actions: list[Due], now: datetime) -> tuple[list[Due], datetime | None]:
+        """Leave out what has to wait for its turn, when everything under an authority is replaced at once."""
+        ready: list[Due] = []
+        turns: list[datetime] = []
+        for action in actions:
+            at = now
+            if isinstance(action, Write) and action.due.reason in _PACED and isinstance(seen.trust, Trust):
+                at = self._pace.turn(seen.identity.key, seen.trust.domain, now)
+            if at <= now:
+                ready.append(action)
+            else:
+                turns.append(at)
+        return ready, earliest(*turns)
 
     def observe(self, identity: Identity) -> Observed:
         """Gather all that decisions about the identity depend on. Pure reading of the inventory."""
@@ -194,8 +219,7 @@ class IdentityReconciler(Reconciler):
         content: SecretContent | SecretView
         if isinstance(action, Write):
             content = await self._render(seen, action, now)
-            annotations = {**content.annotations, ownership.CONTENT_ID_ANNOTATION: secrets.token_hex(8)}
-            content = SecretContent(content.type, content.data, annotations)
+            content = ownership.with_content_id(content, secrets.token_hex(8))
         else:
             content = seen.contents[action.secret]
         metadata = planning.metadata_of(seen, action.credential, content)

@@ -29,6 +29,7 @@ class Reconciler:
         self._trust = trust
         self._secrets = secrets
         self._writer = SecretWriter(secrets, inventory, wake)
+        self._wake = wake
         self._statuses = statuses
         self._events = events
         self._clock = clock

@@ -1,19 +1,30 @@
-"""One pass over one TrustDomain: make and retire its authorities, report."""
+"""One pass over one TrustDomain: take the next steps in the life of its authorities, report."""
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from serviceidentity.app.reconciler import Reconciler
+from serviceidentity.app.usage import usage_of
 from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import authority, ownership, status
-from serviceidentity.domain.authority import Authority, MakeAuthority, RetireAuthority
+from serviceidentity.domain.authority import (
+    Authority,
+    Hierarchy,
+    MakeAuthority,
+    MarkAuthority,
+    RetireAuthority,
+    Role,
+    Trust,
+    Usage,
+)
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind, TrustDomain
 from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.schedule import parse_time
+from serviceidentity.domain.schedule import format_time, parse_time
 from serviceidentity.domain.status import Failure
 from serviceidentity.errors import InvalidSpecError, MissingError, RejectedError
 
@@ -21,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 class TrustDomainReconciler(Reconciler):
-    """Makes and retires the authorities of a trust domain."""
+    """Makes, activates and retires the authorities of a trust domain."""
 
     async def reconcile(self, key: Key) -> tuple[datetime | None, bool]:
-        """Do what is due and return when to come back, and whether the authorities changed.
+        """Do what is due and return when to come back, and whether identities have to look again.
 
         Raises RetryableError and ConflictError: the caller tries again soon.
         """
@@ -38,72 +49,90 @@ class TrustDomainReconciler(Reconciler):
             return None, True
         domain = entry.spec
         problem: Held | Failure | None = next(iter(status.backing_off(entry.status, entry.meta, now).values()), None)
-        authorities: tuple[Authority, ...] = ()
-        changed = False
+        changed, before = False, self._trust.of(domain.meta.name, now)
         if problem is None:
             try:
                 changed = await self._advance(domain, _active_roots(entry.status), now)
             except Unresolved as error:
                 problem = error.problem
+        trust = self._trust.of(domain.meta.name, now)
         try:
-            authorities = self._trust.authorities(domain)
+            seen = self._observe(domain, _active_roots(entry.status), now)
         except MalformedError as error:
             problem = problem or Held(authority.AUTHORITY_UNREADABLE, str(error))
+            seen = Hierarchy(domain, ())
         if problem is None:
-            trust = self._trust.of(domain.meta.name, now)
-            problem = trust if isinstance(trust, Held) else None
-        deadline = authority.deadline(domain, authorities, now)
-        wanted = status.of_trust_domain(domain, authorities, problem, deadline, entry.status, now)
+            signer = trust.signer if isinstance(trust, Trust) else trust
+            problem = signer if isinstance(signer, Held) else None
+        wanted = status.of_trust_domain(seen, problem, authority.deadline(seen, now), entry.status, now)
         was_ready = entry.status.get("conditions", [{}])[0].get("status")
+        recorded = _active_roots(entry.status)
         await self._report(key, entry, wanted)
+        if recorded != _active_roots(wanted):
+            self._wake({key})  # a root that is on record as active is not removed before the record says otherwise
         ready = wanted["conditions"][0]
         if ready["status"] != was_ready or changed:
             self._events.emit(
                 key, entry.meta.uid, ready["reason"], ready["message"], warning=ready["status"] == "False"
             )
         text = wanted.get("nextActionTime")
-        return parse_time(text) if text else None, changed or ready["status"] != was_ready
+        return parse_time(text) if text else None, trust != before or ready["status"] != was_ready
+
+    def _observe(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> Hierarchy:
+        """Gather what decisions about the authorities depend on. Raises MalformedError."""
+        authorities = self._trust.authorities(domain)
+        trust = self._trust.of(domain.meta.name, now)
+        usage = usage_of(self._inventory, domain, trust.bundle, now) if isinstance(trust, Trust) else Usage()
+        return Hierarchy(domain, authorities, usage, recorded)
 
     async def _advance(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> bool:
         """Carry out the plan step by step. Raises Unresolved with what stands in the way."""
         changed = False
         while True:
             try:
-                authorities = self._trust.authorities(domain)
+                seen = self._observe(domain, recorded, now)
             except MalformedError as error:
                 raise Unresolved(Held(authority.AUTHORITY_UNREADABLE, str(error))) from None
-            action = authority.plan(domain, authorities, now, recorded)
-            match action:
+            step = authority.plan(seen, now)
+            match step:
                 case None:
-                    return await self._repair(domain, authorities) or changed
+                    return await self._repair(domain, seen.authorities) or changed
                 case Held():
-                    raise Unresolved(action)
+                    raise Unresolved(step)
                 case MakeAuthority():
-                    await self._make(domain, authorities, action, now)
+                    await self._make(seen, step, now)
+                case MarkAuthority():
+                    await self._mark(seen, step, now)
                 case RetireAuthority():
-                    view = self._inventory.secrets.get((self._inventory.authority_namespace, action.secret_name))
-                    if view is not None:
-                        await self._writer.remove(view)
-                    else:
-                        self._inventory.forget_secret((self._inventory.authority_namespace, action.secret_name))
-            logger.info("%s: %s %s (%s)", domain.key, type(action).__name__, action.secret_name, action.reason)
+                    await self._remove(step.secret_name)
+            logger.info("%s: %s %s (%s)", domain.key, type(step).__name__, step.secret_name, step.reason)
             changed = True
 
-    async def _make(
-        self, domain: TrustDomain, authorities: tuple[Authority, ...], action: MakeAuthority, now: datetime
-    ) -> None:
-        root = authority.newest(authorities, authority.Role.ROOT)
+    async def _make(self, seen: Hierarchy, step: MakeAuthority, now: datetime) -> None:
+        root = next((a for a in seen.authorities if a.view.name == step.signer), None)
         try:
-            content = await asyncio.to_thread(authority.issue, domain, action, root, now)
-            metadata = self._metadata(domain, action.role, action.generation, content)
-            location = (self._inventory.authority_namespace, action.secret_name)
-            await self._writer.store(Kind.TRUST_DOMAIN, domain.meta, location, content, metadata, seen=None)
-        except ForeignSecretError as error:
-            raise Unresolved(Failure(status.CONFLICT, str(error))) from None
+            content = await asyncio.to_thread(authority.issue, seen.domain, step, root, now)
         except PkiError as error:
             raise Unresolved(Failure(status.ISSUE_FAILED, str(error))) from None
-        except (RejectedError, MissingError) as error:
-            raise Unresolved(Failure(status.REJECTED, str(error))) from None
+        content = ownership.with_content_id(content, secrets.token_hex(8))
+        await self._store(seen.domain, step.role, step.generation, content, None)
+
+    async def _mark(self, seen: Hierarchy, step: MarkAuthority, now: datetime) -> None:
+        (item,) = (a for a in seen.authorities if a.view.name == step.secret_name)
+        content = SecretContent(
+            item.view.type, item.view.data, {**_records(item.view), step.annotation: format_time(now)}
+        )
+        content = ownership.with_content_id(content, secrets.token_hex(8))
+        found = self._inventory.secrets.get((item.view.namespace, item.view.name))
+        await self._store(seen.domain, item.role, item.generation, content, found)
+
+    async def _remove(self, name: str) -> None:
+        location = (self._inventory.authority_namespace, name)
+        view = self._inventory.secrets.get(location)
+        if view is not None:
+            await self._writer.remove(view)
+        else:
+            self._inventory.forget_secret(location)
 
     async def _repair(self, domain: TrustDomain, authorities: tuple[Authority, ...]) -> bool:
         """Put back an authority's Secret that was edited or deleted; the first good look decides what is right."""
@@ -113,21 +142,29 @@ class TrustDomainReconciler(Reconciler):
             found = self._inventory.secrets.get(location)
             content = SecretContent(item.view.type, item.view.data, _records(item.view))
             metadata = self._metadata(domain, item.role, item.generation, content)
-            if location not in self._inventory.remembered:
+            if self._inventory.good(location) is None:
                 self._inventory.remember(item.view)
             if found is None or found.data != item.view.data or not ownership.satisfied(found, metadata):
-                try:
-                    await self._writer.store(Kind.TRUST_DOMAIN, domain.meta, location, content, metadata, found)
-                except ForeignSecretError as error:
-                    raise Unresolved(Failure(status.CONFLICT, str(error))) from None
-                except (RejectedError, MissingError) as error:
-                    raise Unresolved(Failure(status.REJECTED, str(error))) from None
+                await self._store(domain, item.role, item.generation, content, found)
                 repaired = True
         return repaired
 
-    def _metadata(
-        self, domain: TrustDomain, role: authority.Role, generation: int, content: SecretContent
-    ) -> ownership.Metadata:
+    async def _store(
+        self, domain: TrustDomain, role: Role, generation: int, content: SecretContent, seen: SecretView | None
+    ) -> None:
+        metadata = self._metadata(domain, role, generation, content)
+        location = (
+            self._inventory.authority_namespace,
+            authority.authority_name(domain.meta.name, role, generation),
+        )
+        try:
+            await self._writer.store(Kind.TRUST_DOMAIN, domain.meta, location, content, metadata, seen)
+        except ForeignSecretError as error:
+            raise Unresolved(Failure(status.CONFLICT, str(error))) from None
+        except (RejectedError, MissingError) as error:
+            raise Unresolved(Failure(status.REJECTED, str(error))) from None
+
+    def _metadata(self, domain: TrustDomain, role: Role, generation: int, content: SecretContent) -> ownership.Metadata:
         labels = {
             ownership.TRUST_DOMAIN_LABEL: domain.meta.name,
             authority.ROLE_LABEL: role.value,
@@ -150,7 +187,7 @@ def _active_roots(recorded: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(
         item["secretName"]
         for item in recorded.get("authorities") or ()
-        if item.get("role") == authority.Role.ROOT and item.get("state") == authority.AuthorityState.ACTIVE
+        if item.get("role") == Role.ROOT and item.get("state") == authority.AuthorityState.ACTIVE
     )
 
 

@@ -4,9 +4,10 @@ from datetime import datetime
 
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.domain import authority, ownership
-from serviceidentity.domain.authority import Authority, Trust
+from serviceidentity.domain.authority import Authority, Hierarchy, Trust
 from serviceidentity.domain.material import Held, MalformedError, SecretView
 from serviceidentity.domain.model import Kind, TrustDomain, trust_domain_key
+from serviceidentity.domain.schedule import upcoming
 from serviceidentity.errors import InvalidSpecError
 
 
@@ -16,7 +17,7 @@ class TrustRegistry:
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         self._read: dict[tuple[str, int], Authority] = {}
-        self._trust: dict[tuple[str, str, int, tuple[tuple[str, int], ...]], Trust] = {}
+        self._trust: dict[tuple[str, str, int, tuple[tuple[str, int], ...]], tuple[Trust, datetime]] = {}
 
     def of(self, name: str, now: datetime) -> Trust | Held:
         """Return who signs for the trust domain, or why nobody does now."""
@@ -31,12 +32,13 @@ class TrustRegistry:
             return Held("TrustDomainNotReady", f"an authority of trust domain {name} can't be read")
         version = tuple(sorted((a.view.name, a.view.resource_version) for a in authorities))
         known = self._trust.get((name, entry.meta.uid, entry.meta.generation, version))
-        if known is not None and now < min(a.not_after for a in authorities):
-            return known
-        trust = authority.trust_of(entry.spec, authorities, now)
+        if known is not None and now < known[1]:
+            return known[0]
+        trust = authority.trust_of(Hierarchy(entry.spec, authorities), now)
         if isinstance(trust, Trust):
             self._trust = {key: value for key, value in self._trust.items() if key[0] != name}
-            self._trust[name, entry.meta.uid, entry.meta.generation, version] = trust
+            until = upcoming(now, *(a.not_after for a in authorities))
+            self._trust[name, entry.meta.uid, entry.meta.generation, version] = trust, until or now
         return trust
 
     def spiffe_domain(self, name: str) -> str | None:
@@ -51,7 +53,7 @@ class TrustRegistry:
         """
         authorities = []
         for location in sorted(self._inventory.locations_of(domain.key)):
-            view = self._inventory.remembered.get(location) or self._inventory.secrets.get(location)
+            view = self._inventory.good(location) or self._inventory.secrets.get(location)
             if view is not None and ownership.is_owned(view, Kind.TRUST_DOMAIN, domain.meta):
                 authorities.append(self._authority(view))
         return tuple(authorities)

@@ -196,6 +196,7 @@ class AuthoritySpec:
     organization: str | None
     duration: timedelta
     profile: KeyProfile
+    renew_before: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,9 @@ class TrustDomain:
     max_leaf_duration: timedelta
     backdate: timedelta
     deletion_policy: DeletionPolicy
+    propagation: timedelta
+    tainted: dict[str, bool]  # fingerprints of authorities, and whether they leave the bundle at once
+    reissues_per_second: int
 
     @property
     def key(self) -> Key:

@@ -104,6 +104,11 @@ def rotation_record(meta: Meta) -> dict[str, str]:
     return {} if wanted is None else {ROTATED_ANNOTATION: wanted}
 
 
+def with_content_id(content: SecretContent, content_id: str) -> SecretContent:
+    """Return the content with the ID under which it is told from other contents of the same Secret."""
+    return SecretContent(content.type, content.data, {**content.annotations, CONTENT_ID_ANNOTATION: content_id})
+
+
 def is_rewritten(found: SecretView, remembered: SecretView) -> bool:
     """Say whether an operator wrote the Secret anew since it was remembered.
 

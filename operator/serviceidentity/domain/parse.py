@@ -73,12 +73,26 @@ def trust_domain(body: Json) -> TrustDomain:
         max_leaf_duration=_duration(spec, "maxLeafDuration", "spec", timedelta(hours=2160)),
         backdate=_duration(spec, "backdate", "spec", timedelta(minutes=5)),
         deletion_policy=_choice(spec, "deletionPolicy", "spec", DeletionPolicy, DeletionPolicy.RETAIN),
+        propagation=_duration(spec, "propagation", "spec", timedelta(hours=1)),
+        tainted=_tainted(spec),
+        reissues_per_second=_count(spec, "reissuesPerSecond", "spec", 20),
     )
     if domain.intermediate.duration > domain.root.duration:
         raise InvalidSpecError("spec.intermediate.duration", "must not be longer than spec.root.duration")
     if domain.max_leaf_duration > domain.intermediate.duration:
         raise InvalidSpecError("spec.maxLeafDuration", "must not be longer than spec.intermediate.duration")
     return domain
+
+
+def _tainted(spec: Json) -> dict[str, bool]:
+    """Read which authorities are not to be trusted, by fingerprint, and whether they leave the bundle at once."""
+    tainted: dict[str, bool] = {}
+    for path, item in _objects(spec, "taintedAuthorities", "spec"):
+        when = _text(item, "removeFromBundle", path, "WhenUnused")
+        if when not in ("WhenUnused", "Immediately"):
+            raise InvalidSpecError(f"{path}.removeFromBundle", "must be WhenUnused or Immediately")
+        tainted[_text(item, "fingerprint", path).replace(":", "").lower()] = when == "Immediately"
+    return tainted
 
 
 def meta_of(body: Json) -> Meta:
@@ -208,6 +222,7 @@ def _authority(spec: Json, field: str, common_name: str, duration: timedelta) ->
         organization=_text(block, "organization", path, "") or None,
         duration=_duration(block, "duration", path, duration),
         profile=_key_profile(_object(block, "privateKey", path), f"{path}.privateKey"),
+        renew_before=_duration(block, "renewBefore", path) if "renewBefore" in block else None,
     )
 
 
@@ -262,6 +277,13 @@ def _flag(parent: Json, field: str, path: str) -> bool:
     value = parent.get(field, False)
     if not isinstance(value, bool):
         raise InvalidSpecError(f"{path}.{field}", "must be true or false")
+    return value
+
+
+def _count(parent: Json, field: str, path: str, default: int) -> int:
+    value = parent.get(field, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidSpecError(f"{path}.{field}", "must be a whole number of at least 1")
     return value
 
 

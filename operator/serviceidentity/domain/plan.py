@@ -101,7 +101,12 @@ def _for_credential(credential: Credential, seen: Observed, now: datetime) -> li
     outcome = credential.decide(seen, now)
     if isinstance(outcome, Due):
         return [Write(credential, secret, outcome)]
-    held: list[Action] = [Hold(credential, outcome)] if isinstance(outcome, Held) else []
+    held: list[Action] = []
+    if isinstance(outcome, Held):
+        held = [Hold(credential, outcome)]
+        meanwhile = credential.meanwhile(seen, now)
+        if meanwhile is not None and secret not in seen.drifted:
+            return [*held, Write(credential, secret, meanwhile)]
     if secret in seen.drifted:
         message = f"Secret {secret} was {seen.drifted[secret]} by someone else"
         return [*held, Restore(credential, secret, Due(Reason.DRIFTED, message, fresh=False))]

@@ -14,15 +14,19 @@ from serviceidentity.domain.authority import (
     AUTHORITY_MISSING,
     AUTHORITY_UNREADABLE,
     Authority,
+    AuthorityState,
+    Hierarchy,
     Role,
     Trust,
-    newest,
+    activation_of,
+    renewal_of,
+    retirement_of,
     state_of,
 )
 from serviceidentity.domain.credentials import CREDENTIALS
 from serviceidentity.domain.credentials.base import Observed, Reason
 from serviceidentity.domain.material import Held, MalformedError
-from serviceidentity.domain.model import Meta, TrustDomain, spiffe_id
+from serviceidentity.domain.model import Meta, spiffe_id
 from serviceidentity.domain.pki import certificates
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import backoff, earliest, format_time, parse_time
@@ -104,20 +108,20 @@ def of_identity(
 
 
 def of_trust_domain(
-    domain: TrustDomain,
-    authorities: Sequence[Authority],
+    seen: Hierarchy,
     problem: Held | Failure | None,
     deadline: datetime | None,
     previous: Mapping[str, Any],
     now: datetime,
 ) -> Json:
     """Return the whole status of a trust domain."""
+    domain = seen.domain
     if problem is None:
-        ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign")
+        ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign" + _waiting(seen, now))
     else:
         ready = ("Ready", False, problem.reason, problem.message)
     lost = problem is not None and problem.reason in (AUTHORITY_MISSING, AUTHORITY_UNREADABLE)
-    listed = [_authority(authority, authorities, now) for authority in _by_age(authorities)]
+    listed = [_authority(seen, authority, now) for authority in _by_age(seen.authorities)]
     status: Json = {
         "observedGeneration": domain.meta.generation,
         "conditions": _conditions([ready], previous, domain.meta.generation, now),
@@ -219,16 +223,34 @@ def _by_age(authorities: Sequence[Authority]) -> list[Authority]:
     return sorted(authorities, key=lambda a: (a.role is not Role.ROOT, -a.generation))
 
 
-def _authority(authority: Authority, authorities: Sequence[Authority], now: datetime) -> Json:
+def _waiting(seen: Hierarchy, now: datetime) -> str:
+    """Name what a prepared root is waiting for, when that is not only time."""
+    root = seen.prepared(Role.ROOT, now)
+    if root is None or root.published_at is not None or not seen.usage.waiting_for:
+        return ""
+    return f"; root {root.view.name} waits until everyone has it: {', '.join(seen.usage.waiting_for)}"
+
+
+def _authority(seen: Hierarchy, authority: Authority, now: datetime) -> Json:
     facts = certificates.facts(authority.certificate)
-    latest = newest(authorities, authority.role) or authority
-    return {
+    state = state_of(seen, authority, now)
+    times = {"publishedTime": authority.published_at, "activationTime": authority.activated_at}
+    if state is AuthorityState.PREPARED and (authority.role is Role.INTERMEDIATE or authority.published_at):
+        times["activationTime"] = activation_of(seen, authority, now)
+    if state is AuthorityState.ACTIVE:
+        times["renewalTime"] = renewal_of(seen.domain, authority)
+    if state is AuthorityState.RETIRING:
+        times["retirementTime"] = retirement_of(seen, authority, now)
+    root = seen.root_of(authority) if authority.role is Role.INTERMEDIATE else None
+    issuer = {"issuerFingerprint": root.fingerprint} if root else {}
+    return issuer | {
         "role": authority.role.value,
         "generation": authority.generation,
-        "state": state_of(authority, latest, now).value,
+        "state": state.value,
         "secretName": authority.view.name,
         "serialNumber": facts.serial_number,
         "fingerprint": facts.fingerprint,
         "notBefore": format_time(authority.not_before),
         "notAfter": format_time(authority.not_after),
+        **{name: format_time(time) for name, time in times.items() if time is not None},
     }

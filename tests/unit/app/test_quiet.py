@@ -39,7 +39,7 @@ async def test_an_expired_certificate_that_nobody_can_renew_is_waited_for_at_res
 
 
 @scenario
-async def test_an_expired_root_is_waited_for_at_rest(world):
+async def test_an_expired_root_is_followed_by_another_and_then_all_is_at_rest(world):
     change_trust_domain(world, root={"duration": "48h"}, intermediate={"duration": "24h"}, maxLeafDuration="1h")
     world.api.stored.clear()
     world.api.objects[DEFAULT].pop("status")
@@ -47,7 +47,11 @@ async def test_an_expired_root_is_waited_for_at_rest(world):
     again.now += 3 * DAY
     again.engine.queue.wake_due()
     assert await passes_when_left_alone(again) == 0
-    assert again.ready(DEFAULT) == ("False", "RootExpired")
+    assert again.ready(DEFAULT) == ("True", "Ready")
+    assert {a["secretName"] for a in again.status(DEFAULT)["authorities"]} == {
+        "default-root-2",
+        "default-intermediate-2",
+    }
 
 
 @scenario

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from serviceidentity.domain import authority, parse, plan
-from serviceidentity.domain.authority import MakeAuthority, Role, Trust
+from serviceidentity.domain.authority import Hierarchy, MakeAuthority, Role, Trust
 from serviceidentity.domain.credentials import CREDENTIALS
 from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
 from serviceidentity.domain.material import Held, SecretContent, SecretView
@@ -52,9 +52,11 @@ def view_of(
     return replace(view, **changes)
 
 
-def make_authority(owner: TrustDomain, role: Role, generation: int, root: Any, now: datetime) -> authority.Authority:
+def make_authority(
+    owner: TrustDomain, role: Role, generation: int, root: Any, now: datetime, *, activate: bool = True
+) -> authority.Authority:
     name = authority.authority_name(owner.meta.name, role, generation)
-    content = authority.issue(owner, MakeAuthority(role, generation, name, "", ""), root, now)
+    content = authority.issue(owner, MakeAuthority(role, generation, name, "", "", activate=activate), root, now)
     labels = {authority.ROLE_LABEL: role.value, authority.GENERATION_LABEL: str(generation)}
     return authority.read_authority(view_of(content, name, "system", labels))
 
@@ -66,7 +68,7 @@ def authorities(owner: TrustDomain, now: datetime = T0) -> tuple[authority.Autho
 
 def trust(now: datetime = T0, **spec: Any) -> Trust:
     owner = domain(**spec)
-    found = authority.trust_of(owner, authorities(owner, now), now)
+    found = authority.trust_of(Hierarchy(owner, authorities(owner, now)), now)
     assert isinstance(found, Trust)
     return found
 

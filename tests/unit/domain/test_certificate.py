@@ -165,11 +165,11 @@ def test_a_leaf_never_outlives_its_issuer_and_renewing_never_loops(duration, age
     spec = {"certificate": {"duration": f"{duration}s"}}
     seen = issue(observed(spec, trusted=short), CERTIFICATE, now)
     leaf = leaf_facts(seen.contents[NAME])
-    assert leaf.not_after <= short.issuer.certificate.not_valid_after_utc
+    assert leaf.not_after <= short.signer.certificate.not_valid_after_utc
     due = renewal(seen, seen.contents[NAME])
     assert leaf.not_before <= due < leaf.not_after
     again = decide(seen, due)
-    if leaf.not_after == short.issuer.certificate.not_valid_after_utc:
+    if leaf.not_after == short.signer.certificate.not_valid_after_utc:
         assert again is None, "a renewal that would not live longer is no use"
     else:
         assert isinstance(again, Due)

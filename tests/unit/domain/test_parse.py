@@ -92,7 +92,7 @@ def test_every_decision_can_be_taken_about_a_trust_domain_that_was_understood(sp
         asked = parse.trust_domain(trust_domain_body(**spec))
     except InvalidSpecError:
         return
-    action = authority.plan(asked, (), T0)
+    action = authority.plan(authority.Hierarchy(asked, ()), T0)
     try:
         authority.issue(asked, action, None, T0)
     except PkiError as error:
@@ -185,7 +185,7 @@ def test_the_status_of_everything_at_once_has_only_what_its_schema_knows():
     assert {"certificate", "hmac", "keyring", "spiffeID", "nextActionTime"} <= found.keys()
     assert unknown(found, schema_of("serviceidentities", "status")) == []
     owner = domain()
-    found = status.of_trust_domain(owner, authorities(owner), None, T0, {}, T0)
+    found = status.of_trust_domain(authority.Hierarchy(owner, authorities(owner)), None, T0, {}, T0)
     assert unknown(found, schema_of("trustdomains", "status")) == []
 
 

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     INVALID_KEY_PAIR = "InvalidKeyPair"
     SECRET_MISMATCH = "SecretMismatch"  # noqa: S105  # not a password
     INCORRECT_ISSUER = "IncorrectIssuer"
+    ISSUER_TAINTED = "IssuerTainted"
     REQUEST_CHANGED = "RequestChanged"
     ROTATION_REQUESTED = "RotationRequested"
     EXPIRED = "Expired"
@@ -107,6 +108,10 @@ class Credential(Protocol):
 
     def decide(self, seen: Observed, now: datetime) -> Due | Held | None:
         """Say whether its Secret has to be written now, can't be, or is as it should be."""
+        ...
+
+    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
+        """Return what can be done for it all the same while it has to wait."""
         ...
 
     def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:

@@ -19,7 +19,7 @@ from serviceidentity.domain.credentials.keystores import (
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import CertificateSpec, Identity, RotationPolicy, SecretTemplate, spiffe_id
 from serviceidentity.domain.pki import certificates, keys
-from serviceidentity.domain.pki.certificates import CertificateFacts, Subject, SubjectAltNames, Validity
+from serviceidentity.domain.pki.certificates import CertificateFacts, Issuer, Subject, SubjectAltNames, Validity
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import format_duration, format_time, parse_time, renewal_time
 
@@ -147,6 +147,13 @@ def incorrect_issuer(seen: Observed, view: SecretView, _now: datetime) -> Due | 
     return None
 
 
+def issuer_tainted(seen: Observed, view: SecretView, _now: datetime) -> Due | None:
+    """The authority that signed it is not to be trusted any more."""
+    if isinstance(seen.trust, Trust) and _chain_facts(view.value("tls.crt"))[1].fingerprint in seen.trust.tainted:
+        return Due(Reason.ISSUER_TAINTED, "the authority that signed the certificate is tainted")
+    return None
+
+
 def request_changed(seen: Observed, view: SecretView, _now: datetime) -> Due | None:
     """The spec asks for another certificate than the one recorded."""
     recorded = _recorded_request(view)
@@ -176,9 +183,11 @@ def expires_soon(seen: Observed, view: SecretView, now: datetime) -> Due | None:
     due = renewal(seen, view)
     if now < due:
         return None
+    signer = seen.trust.signer if isinstance(seen.trust, Trust) else None
     if (
         isinstance(seen.trust, Trust)
-        and _validity(_spec(seen), seen.trust, now).not_after <= leaf_facts(view).not_after
+        and isinstance(signer, Issuer)
+        and _validity(_spec(seen), seen.trust, signer, now).not_after <= leaf_facts(view).not_after
     ):
         return None
     return Due(Reason.RENEWING, f"renewal time {format_time(due)} has passed")
@@ -201,6 +210,7 @@ def bundle_changed(seen: Observed, view: SecretView, _now: datetime) -> Due | No
 # What was written or examined by this process is not examined again: it can only become due.
 DUE: Final[tuple[Check, ...]] = (
     incorrect_issuer,
+    issuer_tainted,
     request_changed,
     rotation_requested,
     expired,
@@ -213,6 +223,7 @@ EXAMINED: Final[tuple[Check, ...]] = (
     invalid_key_pair,
     not_the_request,
     incorrect_issuer,
+    issuer_tainted,
     request_changed,
     rotation_requested,
     expired,
@@ -249,6 +260,8 @@ class Certificate:
             return due
         if isinstance(seen.trust, Held):
             return seen.trust
+        if isinstance(seen.trust.signer, Held):
+            return seen.trust.signer
         spec, limit = _spec(seen), seen.trust.domain.max_leaf_duration
         if spec.duration > limit:
             return Held(
@@ -257,6 +270,15 @@ class Certificate:
                 f"{format_duration(limit)}",
             )
         return due
+
+    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
+        """Trust is published before anyone can sign: a new root must be everywhere first."""
+        view = seen.contents.get(self.secret_name(seen.identity))
+        if view is None or (view.name not in seen.known_good and missing_data(seen, view, now)):
+            return None
+        if view.name not in seen.known_good and invalid_key_pair(seen, view, now):
+            return None
+        return bundle_changed(seen, view, now)
 
     def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
         spec, view = _spec(seen), seen.contents.get(self.secret_name(seen.identity))
@@ -276,8 +298,9 @@ class Certificate:
         self, seen: Observed, view: SecretView | None, now: datetime
     ) -> tuple[bytes, keys.PrivateKey, dict[str, str]]:
         spec, trust = _spec(seen), seen.trust
-        if not isinstance(trust, Trust):
+        if not isinstance(trust, Trust) or isinstance(trust.signer, Held):
             raise PkiError("nobody signs for the trust domain now")
+        signer = trust.signer
         key = _reusable_key(spec, view) or keys.generate(spec.private_key.profile)
         request = request_of(seen.identity, spec, trust.domain.trust_domain)
         names = SubjectAltNames(
@@ -287,14 +310,14 @@ class Certificate:
             uris=spec.uris,
             email_addresses=spec.email_addresses,
         )
-        validity = _validity(spec, trust, now)
-        leaf = certificates.issue_leaf(_subject(spec), names, spec.usages, key.public_key(), trust.issuer, validity)
+        validity = _validity(spec, trust, signer, now)
+        leaf = certificates.issue_leaf(_subject(spec), names, spec.usages, key.public_key(), signer, validity)
         annotations = {
             REQUEST_ANNOTATION: json.dumps(request, separators=(",", ":"), sort_keys=True),
             ISSUED_ANNOTATION: format_time(now),
             REVISION_ANNOTATION: str(_revision(view) + 1),
         } | ownership.rotation_record(seen.identity.meta)
-        return certificates.encode_chain(leaf, *trust.issuer.chain), key, annotations
+        return certificates.encode_chain(leaf, *signer.chain), key, annotations
 
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
         view = seen.contents.get(self.secret_name(seen.identity))
@@ -348,12 +371,11 @@ def _spec(seen: Observed) -> CertificateSpec:
     return seen.identity.certificate
 
 
-def _validity(spec: CertificateSpec, trust: Trust, now: datetime) -> Validity:
+def _validity(spec: CertificateSpec, trust: Trust, signer: Issuer, now: datetime) -> Validity:
     """Backdated for clocks that are behind, and inside the issuer's own: a leaf never outlives its chain."""
-    issuer = trust.issuer.certificate
     return Validity(
-        max(now - trust.domain.backdate, issuer.not_valid_before_utc),
-        min(now + spec.duration, issuer.not_valid_after_utc),
+        max(now - trust.domain.backdate, signer.certificate.not_valid_before_utc),
+        min(now + spec.duration, signer.certificate.not_valid_after_utc),
     )
 
 

@@ -86,6 +86,9 @@ class HmacKeys:
             )
         return Due(Reason.ROTATING, _STEP_MESSAGES[step], fresh=step is Step.PREPARE)
 
+    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
+        return None
+
     def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
         view = seen.contents.get(self.secret_name(seen.identity))
         record = ownership.rotation_record(seen.identity.meta)

@@ -102,6 +102,9 @@ class Keyring:
             same = False
         return None if same else Due(Reason.CALLERS_CHANGED, "the keys of the callers changed", fresh=False)
 
+    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
+        return None
+
     def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
         view = seen.contents.get(self.secret_name(seen.identity))
         return SecretContent.of(SECRET_TYPE, {"keyring.json": _keyring(seen, view, now)}, {})

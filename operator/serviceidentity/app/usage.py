@@ -1,0 +1,54 @@
+"""How the authorities of a trust domain are used at the moment, as the inventory shows it."""
+
+from base64 import b64encode
+from datetime import datetime
+from typing import Any
+
+from serviceidentity.app.inventory import Entry, Inventory
+from serviceidentity.domain import ownership
+from serviceidentity.domain.authority import Usage
+from serviceidentity.domain.model import Identity, Kind, TrustDomain
+from serviceidentity.domain.schedule import parse_time
+from serviceidentity.errors import InvalidSpecError
+
+NAMED = 3  # in messages, of those that everyone waits for
+
+
+def usage_of(inventory: Inventory, domain: TrustDomain, bundle: bytes, now: datetime) -> Usage:
+    """Return who has the bundle (PEM) and which authority's certificates are in use.
+
+    A suspended identity keeps what it has, so nobody waits for it; its certificate counts as in use all the same.
+    """
+    wanted = b64encode(bundle).decode()
+    leaves: dict[str, datetime] = {}
+    behind: list[str] = []
+    for key in inventory.identities_of(domain.meta.name):
+        entry = inventory.identities[key]
+        if entry.meta.deleting:
+            continue
+        leaf = _leaf(entry)
+        if leaf is not None and leaf[1] > now:
+            leaves[leaf[0]] = max(leaf[1], leaves.get(leaf[0], leaf[1]))
+        if _waits_for(inventory, entry, wanted):
+            behind.append(f"{key.namespace}/{key.name}")
+    named = sorted(behind)[:NAMED]
+    more = [f"{len(behind) - NAMED} more"] if len(behind) > NAMED else []
+    return Usage(published=not behind, waiting_for=(*named, *more), leaves=leaves)
+
+
+def _leaf(entry: Entry[Identity]) -> tuple[str, datetime] | None:
+    """Return who signed the certificate that the status shows, and when that ends."""
+    shown: Any = entry.status.get("certificate")
+    try:
+        return str(shown["issuerFingerprint"]), parse_time(shown["notAfter"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _waits_for(inventory: Inventory, entry: Entry[Identity], wanted: str) -> bool:
+    if isinstance(entry.spec, InvalidSpecError) or entry.spec.suspend or entry.spec.certificate is None:
+        return False
+    found = inventory.secrets.get((entry.meta.namespace, entry.spec.certificate.secret_name))
+    if found is None or not ownership.is_owned(found, Kind.SERVICE_IDENTITY, entry.meta):
+        return False
+    return found.data.get("ca.crt") != wanted

@@ -1,0 +1,354 @@
+"""The life of authorities: Prepared -> Active -> Retiring -> gone, and the way out for one that is tainted.
+
+A root is *Prepared* while it is in every trust bundle and signs nothing. It becomes *Active* when everyone has had it
+for the propagation time, so nobody ever meets a certificate whose root is new to them. The one before is *Retiring*
+until the last certificate under it has ended. Intermediates go the same way. Every step is one write to one Secret,
+decided from what the Secrets say, so a step that was lost is taken by whoever looks next.
+
+`plan(seen, now)` gives the one next step. Each check below is one reason to take one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from serviceidentity.domain.authority.records import (
+    ACTIVATED_ANNOTATION,
+    AUTHORITY_MISSING,
+    PUBLISHED_ANNOTATION,
+    UNUSED_ANNOTATION,
+    Authority,
+    AuthorityState,
+    Role,
+    Usage,
+    authority_name,
+    made_for,
+    newest,
+)
+from serviceidentity.domain.authority.signing import (
+    ACTIVATE_ANNOTATION,
+    ACTIVATE_SEEN_ANNOTATION,
+    ROTATIONS,
+    validity_of,
+)
+from serviceidentity.domain.authority.steps import MakeAuthority, MarkAuthority, RetireAuthority, Verdict
+from serviceidentity.domain.material import Held
+from serviceidentity.domain.model import TrustDomain
+from serviceidentity.domain.schedule import renewal_time, upcoming
+
+PROPAGATION_SHARE: Final = 4  # propagation takes at most this part of an authority's lifetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A trust domain and all of its authorities.
+
+    `recorded` names the Secrets of the roots that its status says are Active.
+    """
+
+    domain: TrustDomain
+    authorities: tuple[Authority, ...]
+    usage: Usage = field(default_factory=Usage)
+    recorded: frozenset[str] = frozenset()
+
+    def of(self, role: Role) -> list[Authority]:
+        """Return the authorities of a role, oldest first."""
+        return sorted((a for a in self.authorities if a.role is role), key=lambda a: a.generation)
+
+    def active(self, role: Role) -> Authority | None:
+        """Return the one that was activated last, even when it is over by now."""
+        activated = [a for a in self.of(role) if a.activated_at is not None]
+        return max(activated, key=lambda a: (a.activated_at, a.generation), default=None)
+
+    def root_of(self, intermediate: Authority) -> Authority | None:
+        """Return the root that signed an intermediate."""
+        return next((root for root in self.of(Role.ROOT) if root.signed(intermediate)), None)
+
+    def is_tainted(self, authority: Authority) -> bool:
+        """Say whether the authority, or the one that signed it, is not to be trusted."""
+        tainted = self.domain.tainted.keys()
+        if authority.fingerprint in tainted:
+            return True
+        root = self.root_of(authority) if authority.role is Role.INTERMEDIATE else None
+        return root is not None and root.fingerprint in tainted
+
+    def is_usable(self, authority: Authority | None, now: datetime) -> bool:
+        """Say whether the authority may sign now: activated, alive, and so is the root above it."""
+        if authority is None or authority.activated_at is None or now >= authority.not_after:
+            return False
+        if self.is_tainted(authority):
+            return False
+        if authority.role is Role.ROOT:
+            return True
+        root = self.root_of(authority)
+        return root is not None and self.is_usable(root, now)
+
+    def prepared(self, role: Role, now: datetime) -> Authority | None:
+        """Return the newest one that waits to be activated."""
+        waiting = [a for a in self.of(role) if a.activated_at is None and now < a.not_after and not self.is_tainted(a)]
+        return waiting[-1] if waiting else None
+
+
+def state_of(seen: Hierarchy, authority: Authority, now: datetime) -> AuthorityState:
+    """Return where an authority is in its life."""
+    if now >= authority.not_after:
+        return AuthorityState.EXPIRED
+    if seen.is_tainted(authority):
+        return AuthorityState.TAINTED
+    if authority.activated_at is None:
+        return AuthorityState.PREPARED
+    return AuthorityState.ACTIVE if authority == seen.active(authority.role) else AuthorityState.RETIRING
+
+
+def renewal_of(domain: TrustDomain, authority: Authority) -> datetime:
+    """When an authority's successor is prepared: early enough that neither waiting nor a leaf is cut short."""
+    spec = domain.root if authority.role is Role.ROOT else domain.intermediate
+    lifetime = authority.not_after - authority.not_before
+    needed = domain.max_leaf_duration + propagation_of(domain, authority)
+    if authority.role is Role.ROOT:
+        needed += propagation_of(domain, authority)
+    lead = max(spec.renew_before or lifetime / 3, needed)
+    return renewal_time(authority.not_before, authority.not_after, lead, authority.view.name)
+
+
+def propagation_of(domain: TrustDomain, authority: Authority) -> timedelta:
+    """How long an authority is Prepared: as configured, but only a part of its life."""
+    lifetime: timedelta = authority.not_after - authority.not_before
+    return min(domain.propagation, lifetime / PROPAGATION_SHARE)
+
+
+def made_for_another(seen: Hierarchy, _now: datetime) -> Verdict | None:
+    """A Secret left by a TrustDomain of the same name that had another SPIFFE trust domain: never signed with."""
+    for authority in seen.authorities:
+        other = made_for(authority, seen.domain)
+        if other != seen.domain.trust_domain:
+            return Held("Conflict", f"Secret {authority.view.name} was made for trust domain {other}")
+    return None
+
+
+def root_lost(seen: Hierarchy, _now: datetime) -> Verdict | None:
+    """A root that was there is gone. A new one would be a CA that nobody trusts yet: that is for people to decide."""
+    lost = seen.recorded - {authority.view.name for authority in seen.authorities}
+    if lost:
+        return Held(AUTHORITY_MISSING, f"Secret {min(lost)} is gone; put it back, or make the TrustDomain anew")
+    return None
+
+
+def root_missing(seen: Hierarchy, _now: datetime) -> Verdict | None:
+    """There is nothing to trust yet; or nothing that was ever used."""
+    if not seen.of(Role.ROOT):
+        return _make(seen, Role.ROOT, "DoesNotExist", "the trust domain has no root yet", activate=True)
+    prepared = newest(seen.authorities, Role.ROOT)
+    if prepared is not None and seen.active(Role.ROOT) is None:
+        return MarkAuthority(prepared.view.name, ACTIVATED_ANNOTATION, "Activated", "there is no other root")
+    return None
+
+
+def root_needs_successor(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """The active root is over, not to be trusted, or due; or a new one was asked for."""
+    active = seen.active(Role.ROOT)
+    if active is None or seen.prepared(Role.ROOT, now) is not None:
+        return None
+    if now >= active.not_after:
+        return _make(seen, Role.ROOT, "Expired", f"root {active.view.name} has expired")
+    if seen.is_tainted(active):
+        return _make(seen, Role.ROOT, "Tainted", f"root {active.view.name} is tainted")
+    if _asked_for(seen, Role.ROOT):
+        return _make(seen, Role.ROOT, "RotationRequested", "rotation asked for by annotation")
+    outlives = validity_of(seen.domain.root, seen.domain, None, now).not_after > active.not_after
+    if now >= renewal_of(seen.domain, active) and outlives:
+        return _make(seen, Role.ROOT, "Renewing", f"the renewal time of root {active.view.name} has passed")
+    return None
+
+
+def prepared_root_signs_its_intermediate(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """A prepared root's only signature: so that both become active together."""
+    root = seen.prepared(Role.ROOT, now)
+    if root is None or any(root.signed(a) for a in seen.of(Role.INTERMEDIATE)):
+        return None
+    return _make(seen, Role.INTERMEDIATE, "RootPrepared", f"for root {root.view.name}", signer=root)
+
+
+def prepared_root_is_published(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """Everyone has it: from now on the propagation time runs."""
+    root = seen.prepared(Role.ROOT, now)
+    if root is None or root.published_at is not None or not seen.usage.published:
+        return None
+    return MarkAuthority(root.view.name, PUBLISHED_ANNOTATION, "Published", "everyone who gets the bundle has it")
+
+
+def prepared_root_is_propagated(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """Everyone has had it for long enough; or the one before can't be used anyway."""
+    root = seen.prepared(Role.ROOT, now)
+    if root is None or root.published_at is None or now < activation_of(seen, root, now):
+        return None
+    return MarkAuthority(root.view.name, ACTIVATED_ANNOTATION, "Activated", "it has been published for its time")
+
+
+def activation_of(seen: Hierarchy, authority: Authority, now: datetime) -> datetime:
+    """When a prepared authority becomes active, as far as that is known now."""
+    if _activation_asked_for(seen, authority) or not seen.is_usable(seen.active(authority.role), now):
+        return now
+    if authority.role is Role.ROOT:
+        return (authority.published_at or now) + propagation_of(seen.domain, authority)
+    due = authority.prepared_at + propagation_of(seen.domain, authority)
+    active = seen.active(Role.INTERMEDIATE)
+    cut = active.not_after - seen.domain.max_leaf_duration if active else due
+    return max(min(due, cut), authority.prepared_at)  # from `cut` on, waiting would only make leaves shorter
+
+
+def intermediate_missing(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """The active root has none that may sign, now or later."""
+    root, active = seen.active(Role.ROOT), seen.active(Role.INTERMEDIATE)
+    if root is None or not seen.is_usable(root, now) or _under(seen, root, now):
+        return None
+    reason = "DoesNotExist" if active is None else "IncorrectIssuer"
+    message = f"root {root.view.name} has no intermediate that may sign"
+    activate = not seen.is_usable(active, now)
+    return _make(seen, Role.INTERMEDIATE, reason, message, root, activate=activate)
+
+
+def intermediate_is_propagated(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """A prepared one has waited long enough; or its root became active, and it goes along."""
+    root, active = seen.active(Role.ROOT), seen.active(Role.INTERMEDIATE)
+    if root is None or not seen.is_usable(root, now):
+        return None
+    waiting = [a for a in _under(seen, root, now) if a.activated_at is None]
+    if not waiting:
+        return None
+    latest, another_root = waiting[-1], active is None or not root.signed(active)
+    if another_root or now >= activation_of(seen, latest, now):
+        return MarkAuthority(latest.view.name, ACTIVATED_ANNOTATION, "Activated", f"under {root.view.name}")
+    return None
+
+
+def intermediate_needs_successor(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """The newest one is due; or a new one was asked for."""
+    root = seen.active(Role.ROOT)
+    under = _under(seen, root, now) if root is not None and seen.is_usable(root, now) else []
+    if root is None or not under or under[-1].activated_at is None:
+        return None
+    latest = under[-1]
+    if _asked_for(seen, Role.INTERMEDIATE):
+        return _make(seen, Role.INTERMEDIATE, "RotationRequested", "rotation asked for by annotation", root)
+    outlives = validity_of(seen.domain.intermediate, seen.domain, root.issuer, now).not_after > latest.not_after
+    if now >= renewal_of(seen.domain, latest) and outlives:
+        message = f"the renewal time of {latest.view.name} has passed"
+        return _make(seen, Role.INTERMEDIATE, "Renewing", message, root)
+    return None
+
+
+def tainted_is_unused(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """The last certificate under a tainted authority was replaced: from now on Pods have time to notice."""
+    for authority in _replaced(seen, now):
+        if authority.role is Role.ROOT or not seen.is_tainted(authority) or authority.activated_at is None:
+            continue
+        if authority.unused_since is None and not _in_use(seen, authority):
+            return MarkAuthority(authority.view.name, UNUSED_ANNOTATION, "Unused", "nothing it signed is in use")
+    return None
+
+
+def finished(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """Nothing that is in use depends on it any more."""
+    for authority in _replaced(seen, now):
+        if authority.view.name in seen.recorded:
+            continue  # the status still says that it is active; gone, it would be taken for lost
+        if now >= retirement_of(seen, authority, now):
+            return RetireAuthority(authority.view.name, "Retired", "nothing it signed is in use")
+    return None
+
+
+def retirement_of(seen: Hierarchy, authority: Authority, now: datetime) -> datetime:
+    """When a replaced authority goes, as far as that is known now."""
+    if authority.role is Role.ROOT:
+        below = [retirement_of(seen, item, now) for item in seen.of(Role.INTERMEDIATE) if authority.signed(item)]
+        return min(authority.not_after, max(below, default=now))
+    if authority.activated_at is None:
+        return now  # it never signed
+    if seen.is_tainted(authority):
+        if authority.unused_since is None or _in_use(seen, authority):
+            return authority.not_after
+        return min(authority.not_after, authority.unused_since + propagation_of(seen.domain, authority))
+    others = [(a.activated_at, a.generation) for a in seen.of(authority.role) if a.activated_at is not None]
+    later = (time for time, number in others if (time, number) > (authority.activated_at, authority.generation))
+    superseded = min(later, default=now)
+    last_leaf = seen.usage.leaves.get(authority.fingerprint, superseded)
+    # What is known to be in use, and what may be: nothing it signed before it was superseded lives longer.
+    return min(authority.not_after, max(superseded + seen.domain.max_leaf_duration, last_leaf))
+
+
+def _replaced(seen: Hierarchy, now: datetime) -> list[Authority]:
+    """Return the authorities that sign nothing any more and never will; intermediates first."""
+    kept = [seen.active(role) for role in Role] + [seen.prepared(Role.ROOT, now)]
+    roots = [root for root in kept if root is not None and root.role is Role.ROOT]
+    waiting = [a for root in roots for a in _under(seen, root, now) if a.activated_at is None]
+    ordered = [*seen.of(Role.INTERMEDIATE), *seen.of(Role.ROOT)]
+    return [a for a in ordered if a not in kept and a not in waiting]
+
+
+def _under(seen: Hierarchy, root: Authority, now: datetime) -> list[Authority]:
+    """Return the root's intermediates that sign or may sign some day, oldest first."""
+    return [a for a in seen.of(Role.INTERMEDIATE) if root.signed(a) and now < a.not_after and not seen.is_tainted(a)]
+
+
+def _in_use(seen: Hierarchy, authority: Authority) -> bool:
+    return authority.fingerprint in seen.usage.leaves
+
+
+def _make(
+    seen: Hierarchy, role: Role, reason: str, message: str, signer: Authority | None = None, *, activate: bool = False
+) -> MakeAuthority:
+    latest = newest(seen.authorities, role)
+    generation = latest.generation + 1 if latest else 1
+    name = authority_name(seen.domain.meta.name, role, generation)
+    return MakeAuthority(role, generation, name, reason, message, signer.view.name if signer else None, activate)
+
+
+def _asked_for(seen: Hierarchy, role: Role) -> bool:
+    """Say whether the rotate annotation has a value that the newest authority of the role was not made for."""
+    asked, served = ROTATIONS[role]
+    latest, wanted = newest(seen.authorities, role), seen.domain.meta.annotations.get(asked)
+    return latest is not None and wanted is not None and wanted != latest.view.annotations.get(served)
+
+
+def _activation_asked_for(seen: Hierarchy, authority: Authority) -> bool:
+    """Say whether the activate annotation got its value after the authority was made."""
+    wanted = seen.domain.meta.annotations.get(ACTIVATE_ANNOTATION)
+    return wanted is not None and wanted != authority.view.annotations.get(ACTIVATE_SEEN_ANNOTATION)
+
+
+CHECKS: Final[tuple[Callable[[Hierarchy, datetime], Verdict | None], ...]] = (
+    made_for_another,
+    root_lost,
+    root_missing,
+    root_needs_successor,
+    prepared_root_signs_its_intermediate,
+    prepared_root_is_published,
+    prepared_root_is_propagated,
+    intermediate_missing,
+    intermediate_is_propagated,
+    intermediate_needs_successor,
+    tainted_is_unused,
+    finished,
+)
+
+
+def plan(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """Return the one next thing to do for a trust domain's authorities, or None."""
+    return next((verdict for check in CHECKS if (verdict := check(seen, now)) is not None), None)
+
+
+def deadline(seen: Hierarchy, now: datetime) -> datetime | None:
+    """When the trust domain needs attention next, if nothing changes before."""
+    due: list[datetime] = []
+    for role in Role:
+        active, prepared = seen.active(role), seen.prepared(role, now)
+        if active is not None:
+            due += [renewal_of(seen.domain, active), active.not_after]
+        if prepared is not None and (role is Role.INTERMEDIATE or prepared.published_at is not None):
+            due.append(activation_of(seen, prepared, now))
+        if prepared is not None:
+            due.append(prepared.not_after)
+    due += [retirement_of(seen, authority, now) for authority in _replaced(seen, now)]
+    return upcoming(now, *due)

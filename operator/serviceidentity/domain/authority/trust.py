@@ -1,0 +1,67 @@
+"""What an identity needs of its trust domain: who signs now, and whom to trust."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cryptography import x509
+
+from serviceidentity.domain.authority.lifecycle import Hierarchy, made_for_another
+from serviceidentity.domain.authority.records import Role
+from serviceidentity.domain.material import Held
+from serviceidentity.domain.model import TrustDomain
+from serviceidentity.domain.pki import certificates
+from serviceidentity.domain.pki.certificates import Issuer
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Who signs for a trust domain now, or why nobody does; and which roots to trust.
+
+    `tainted` has the fingerprints of the intermediates whose certificates have to be replaced. `waiting` says that the
+    life of an authority goes on when identities have been served.
+    """
+
+    domain: TrustDomain
+    signer: Issuer | Held
+    roots: tuple[x509.Certificate, ...]
+    bundle: bytes = field(repr=False)
+    tainted: frozenset[str] = frozenset()
+    waiting: bool = False
+
+
+def trust_of(seen: Hierarchy, now: datetime) -> Trust | Held:
+    """Return what to trust, and who signs. Never an expired or tainted authority. Held when nothing is known."""
+    if isinstance(conflict := made_for_another(seen, now), Held):
+        return Held("TrustDomainNotReady", conflict.message)
+    roots = tuple(
+        root.certificate
+        for root in seen.of(Role.ROOT)
+        if now < root.not_after and not seen.domain.tainted.get(root.fingerprint, False)
+    )
+    if not roots:
+        return Held("TrustDomainNotReady", f"trust domain {seen.domain.meta.name} has no root to trust now")
+    prepared = seen.prepared(Role.ROOT, now)
+    tainted = frozenset(a.fingerprint for a in seen.of(Role.INTERMEDIATE) if seen.is_tainted(a))
+    return Trust(
+        seen.domain,
+        _signer(seen, now),
+        roots,
+        certificates.encode_chain(*roots),
+        tainted,
+        waiting=bool(tainted) or (prepared is not None and prepared.published_at is None),
+    )
+
+
+def _signer(seen: Hierarchy, now: datetime) -> Issuer | Held:
+    name = seen.domain.meta.name
+    active = seen.active(Role.INTERMEDIATE)
+    if active is None:
+        return Held("TrustDomainNotReady", f"trust domain {name} has no authority that can sign yet")
+    root = seen.root_of(active)
+    if now >= active.not_after or (root is not None and now >= root.not_after):
+        return Held("IssuerExpired", f"the authority of trust domain {name} has expired; its successor is on its way")
+    if seen.is_tainted(active):
+        return Held("IssuerTainted", f"the authority of trust domain {name} is tainted; its successor is on its way")
+    if not seen.is_usable(active, now):
+        return Held("TrustDomainNotReady", f"trust domain {name} has no authority that can sign yet")
+    return active.issuer
