@@ -139,6 +139,8 @@ def test_defaults_of_a_trust_domain(api: Api) -> None:
         "intermediate": {"duration": "8760h", "privateKey": {"algorithm": "ECDSA"}},
         "maxLeafDuration": "2160h",
         "backdate": "5m",
+        "propagation": "1h",
+        "reissuesPerSecond": 20,
         "deletionPolicy": "Retain",
     }
 
