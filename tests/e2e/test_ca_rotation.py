@@ -62,9 +62,11 @@ def test_no_handshake_fails_through_three_root_rotations_and_a_forced_one(space:
     with Traffic(a, b) as traffic:
         _until(lambda: active_root() == "root-4", 120)
         annotate(control_plane, name, rotate_root="now")
-        _until(lambda: active_root() not in ("root-4", ""), 30)
-        old, new = authorities(control_plane, name)["root-4"], active_root()
-        kept = dict(a.files)  # stolen together with the root's key: from the time before the taint
+        old, kept = authorities(control_plane, name)["root-4"], {}
+        while active_root() in ("root-4", ""):
+            if _root_of(control_plane, name, a.files) == old["fingerprint"]:
+                kept = dict(a.files)  # stolen before the taint
+        new = active_root()
         control_plane.kubectl(
             "patch", "td", name, "--type=merge",
             "--patch", yaml.safe_dump({"spec": {"taintedAuthorities": [{"fingerprint": old["fingerprint"]}]}}),
@@ -76,7 +78,7 @@ def test_no_handshake_fails_through_three_root_rotations_and_a_forced_one(space:
     assert traffic.connections > 500
     assert traffic.verifications > 50
     late = mtls.connect(b.files, kept, b.server_name, roots=b.files["ca.crt"])
-    assert late.server_refused, "what the tainted root signed is refused"
+    assert "issuer" in late.server_refused, "what the tainted root signed is refused, whether or not it has expired"
 
 
 def test_a_tainted_root_is_replaced_at_the_configured_rate_and_nothing_else_is_written(own_plane: ControlPlane):
@@ -160,6 +162,13 @@ def test_an_operator_that_is_killed_in_every_state_goes_on_to_the_right_end(own_
     time.sleep(2)
     assert writes(own_plane) == before, "at rest again"
     operator.stop()
+
+
+def _root_of(plane: ControlPlane, domain: str, files: dict[str, bytes]) -> str:
+    """Return the fingerprint of the root that the files' chain leads to, as the status has it."""
+    issuer = f"{chain(files)[1].serial_number:x}"
+    found = authorities(plane, domain).values()
+    return next((item["issuerFingerprint"] for item in found if item["serialNumber"].lstrip("0") == issuer), "")
 
 
 def _until(reached: Callable[[], bool], timeout: float) -> None:

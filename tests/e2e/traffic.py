@@ -12,7 +12,7 @@ from typing import Final, Self
 from examples.demo import mtls
 from tests.e2e.support import Space
 
-MOUNT_DELAY: Final = 1.0  # seconds, at most, that a mounted Secret is behind here; a kubelet takes a minute or two
+MOUNT_DELAY: Final = 1.7  # seconds; the files are at most twice that behind the Secret. A kubelet takes a minute or two
 CA_FILES: Final = ("tls.crt", "tls.key", "ca.crt")
 
 
