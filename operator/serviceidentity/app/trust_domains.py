@@ -54,7 +54,7 @@ class TrustDomainReconciler(Reconciler):
             problem = trust if isinstance(trust, Held) else None
         deadline = authority.deadline(domain, authorities, now)
         wanted = status.of_trust_domain(domain, authorities, problem, deadline, entry.status, now)
-        was_ready = entry.status.get("conditions", [{}])[0].get("status")
+        was_ready = (entry.status.get("conditions") or [{}])[0].get("status")
         await self._report(key, entry, wanted)
         ready = wanted["conditions"][0]
         if ready["status"] != was_ready or changed:
