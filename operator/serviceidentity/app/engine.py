@@ -48,6 +48,7 @@ class Engine:
         self._identities = IdentityReconciler(*parts)
         self._domains = TrustDomainReconciler(*parts)
         self._tasks: list[asyncio.Task[None]] = []
+        self._retries: dict[Key, asyncio.TimerHandle] = {}
 
     def __copy__(self) -> "Engine":
         """Kopf copies its memo for every object; there is only one engine."""
@@ -79,6 +80,8 @@ class Engine:
                 self.queue.done(key)
 
     async def _pass(self, key: Key) -> None:
+        if (retry := self._retries.pop(key, None)) is not None:
+            retry.cancel()  # this pass takes its place
         try:
             next_look = await self._reconcile(key)
         except ConflictError:
@@ -113,7 +116,7 @@ class Engine:
         pause = random.uniform(pause / 2, pause)  # noqa: S311  # not for secrets
         log = logger.warning if attempt else logger.info
         log("%s: %s; again in %.1f s", key, message, pause)
-        asyncio.get_running_loop().call_later(pause, self.queue.wake, key)
+        self._retries[key] = asyncio.get_running_loop().call_later(pause, self.queue.wake, key)
 
 
 def _place(error: BaseException) -> str:

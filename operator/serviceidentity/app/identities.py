@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from serviceidentity.app.inventory import Entry
@@ -26,13 +26,19 @@ from serviceidentity.domain.pki.keys import KeyAlgorithm
 from serviceidentity.domain.plan import Hold, Remove, Restore, Write
 from serviceidentity.domain.schedule import earliest, parse_time
 from serviceidentity.domain.status import Failure
-from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError
+from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError, ServiceIdentityError
 
 logger = logging.getLogger(__name__)
 
 Due = Write | Restore | Remove
 _PACED = frozenset({Reason.ISSUER_TAINTED, Reason.INCORRECT_ISSUER})
+Obstacle = Held | Failure
+_PASSWORD_RETRY = timedelta(seconds=30)
 _PASSING = frozenset({"TrustDomainNotReady"})  # at the first start: over before anyone could read of it
+
+
+class PasswordMissingError(ServiceIdentityError):
+    """The Secret that is to hold the keystores' password is not there, or has none."""
 
 
 class IdentityReconciler(Reconciler):
@@ -60,13 +66,13 @@ class IdentityReconciler(Reconciler):
         seen = self.observe(entry.spec)
         plan = planning.plan(seen, now)
         blocked = status.backing_off(entry.status, entry.meta, now)
-        obstacles: dict[str, Held | Failure] = {
+        obstacles: dict[str, Obstacle] = {
             action.credential.name: action.held for action in plan if isinstance(action, Hold)
         }
         due = [action for action in plan if not isinstance(action, Hold)]
         actions = [action for action in due if isinstance(action, Remove) or action.credential.condition not in blocked]
         actions, turn = self._in_turn(seen, actions, now)
-        failures = {
+        failures: dict[str, Obstacle] = {
             action.credential.name: blocked[action.credential.condition]
             for action in due
             if isinstance(action, Write | Restore) and action.credential.condition in blocked
@@ -85,7 +91,8 @@ class IdentityReconciler(Reconciler):
         was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
         await self._report(key, entry, wanted)
         self._tell(key, entry, was_ready, wanted, actions, failures)
-        return earliest(_next_look(wanted), turn)
+        waits = (obstacle.retry for obstacle in failures.values() if isinstance(obstacle, Held))
+        return earliest(_next_look(wanted), planning.next_defect(seen, now), turn, *waits)
 
     def _in_turn(self, seen: Observed, actions: list[Due], now: datetime) -> tuple[list[Due], datetime | None]:
         """Leave out what has to wait for its turn, when everything under an authority is replaced at once."""
@@ -106,15 +113,23 @@ class IdentityReconciler(Reconciler):
         inventory = self._inventory
         contents: dict[str, SecretView] = {}
         drifted: dict[str, str] = {}
+        holds = {
+            credential.secret_name(identity): credential.name
+            for credential in CREDENTIALS
+            if credential.requested(identity)
+        }
+        known_good: set[str] = set()
         for location in inventory.locations_of(identity.key):
             found, good = inventory.secrets.get(location), inventory.good(location)
-            if found is not None and not ownership.is_owned(found, Kind.SERVICE_IDENTITY, identity.meta):
+            if found is not None and not inventory.owns(found, Kind.SERVICE_IDENTITY, identity.meta):
                 continue
             view = good or found
             if view is None:
                 continue
             name = location[1]
             contents[name] = view
+            if good is not None and good.labels.get(ownership.CREDENTIAL_LABEL) == holds.get(name):
+                known_good.add(name)  # good for what it is to hold: the spec may want another credential there now
             if found is None:
                 drifted[name] = "deleted"
             elif good is not None and (found.data != good.data or found.type != good.type):
@@ -128,7 +143,7 @@ class IdentityReconciler(Reconciler):
                 for name in contents
                 if (identity.meta.namespace, name) in inventory.secrets
             },
-            known_good=frozenset(name for name in contents if inventory.good((identity.meta.namespace, name))),
+            known_good=frozenset(known_good),
             drifted=drifted,
             callers=self._callers(identity) if identity.callers else (),
             published=self._published(identity) if identity.hmac else {},
@@ -156,7 +171,7 @@ class IdentityReconciler(Reconciler):
             return None
         location = (caller.meta.namespace, caller.hmac.secret_name)
         view = self._inventory.good(location) or self._inventory.secrets.get(location)
-        if view is None or not ownership.is_owned(view, Kind.SERVICE_IDENTITY, caller.meta):
+        if view is None or not self._inventory.owns(view, Kind.SERVICE_IDENTITY, caller.meta):
             return None
         try:
             return read_ring(view)
@@ -167,7 +182,7 @@ class IdentityReconciler(Reconciler):
         published: dict[Key, Mapping[str, datetime]] = {}
         for key in identity.hmac.verifiers if identity.hmac else ():
             verifier = self._identity(key)
-            if verifier is None or verifier.suspend or not verifier.admits(identity.key):
+            if verifier is None or not verifier.admits(identity.key):
                 continue
             view = self._inventory.secrets.get((key.namespace, verifier.keyring_secret_name))
             service_id = identity.hmac.service_id if identity.hmac else ""
@@ -190,21 +205,17 @@ class IdentityReconciler(Reconciler):
                 if name in seen.found and name not in seen.known_good:
                     self._inventory.remember(seen.found[name])
 
-    async def _apply(self, seen: Observed, actions: Sequence[Due], now: datetime) -> dict[str, Failure]:
+    async def _apply(self, seen: Observed, actions: Sequence[Due], now: datetime) -> dict[str, Obstacle]:
         stores = [action for action in actions if isinstance(action, Write | Restore)]
         outcomes = await asyncio.gather(*(self._store(seen, action, now) for action in stores), return_exceptions=True)
-        failures: dict[str, Failure] = {}
+        failures: dict[str, Obstacle] = {}
         raised: list[BaseException] = []
         for action, outcome in zip(stores, outcomes, strict=True):
-            match outcome:
-                case ForeignSecretError():
-                    failures[action.credential.name] = Failure(status.CONFLICT, str(outcome))
-                case RejectedError():
-                    failures[action.credential.name] = Failure(status.REJECTED, str(outcome))
-                case PkiError():
-                    failures[action.credential.name] = Failure(status.ISSUE_FAILED, str(outcome))
-                case BaseException():
-                    raised.append(outcome)
+            obstacle = _obstacle(outcome, now)
+            if obstacle is not None:
+                failures[action.credential.name] = obstacle
+            elif outcome is not None:
+                raised.append(outcome)
         if raised:
             raise next((error for error in raised if not isinstance(error, ConflictError)), raised[0])
         if not failures:
@@ -248,7 +259,7 @@ class IdentityReconciler(Reconciler):
         except (MalformedError, UnicodeDecodeError):
             text = ""
         if not text:
-            raise RejectedError(f"keystore password: Secret {ref.name} has no text under key {ref.key}")
+            raise PasswordMissingError(f"keystore password: Secret {ref.name} has no text under key {ref.key}")
         return password
 
     def _tell(
@@ -258,7 +269,7 @@ class IdentityReconciler(Reconciler):
         was_ready: str,
         wanted: status.Json,
         written: Sequence[Due],
-        failures: Mapping[str, Failure],
+        failures: Mapping[str, Obstacle],
     ) -> None:
         """Log what was written; one Event when the identity has what it asks for, one when that ceases to be so."""
         ready = wanted["conditions"][0]
@@ -267,9 +278,25 @@ class IdentityReconciler(Reconciler):
             logger.info("%s: wrote %s (%s)", key, ", ".join(action.secret for action in written), reasons)
             if ready["status"] == "True":
                 self._events.emit(key, entry.meta.uid, "Issued", f"{ready['message']} ({reasons})")
-        news = was_ready != "False" or any(not failure.repeated for failure in failures.values())
+        news = was_ready != "False" or any(
+            isinstance(failure, Failure) and not failure.repeated for failure in failures.values()
+        )
         if ready["status"] == "False" and news and ready["reason"] not in _PASSING:
             self._events.emit(key, entry.meta.uid, ready["reason"], ready["message"], warning=True)
+
+
+def _obstacle(outcome: BaseException | None, now: datetime) -> Obstacle | None:
+    """Return what an error means for the credential; None when it concerns the pass as a whole."""
+    match outcome:
+        case ForeignSecretError():
+            return Failure(status.CONFLICT, str(outcome))
+        case RejectedError():
+            return Failure(status.REJECTED, str(outcome))
+        case PkiError():
+            return Failure(status.ISSUE_FAILED, str(outcome))
+        case PasswordMissingError():  # no watch tells of a Secret that is not ours
+            return Held("KeystorePasswordMissing", str(outcome), retry=now + _PASSWORD_RETRY)
+    return None
 
 
 def _next_look(wanted: status.Json) -> datetime | None:

@@ -209,6 +209,15 @@ class Inventory:
         good, found = self.remembered.get(location), self.secrets.get(location)
         return None if good is not None and found is not None and ownership.is_rewritten(found, good) else good
 
+    def owns(self, view: SecretView, kind: Kind, meta: Meta) -> bool:
+        """Say whether the Secret is the object's: by what it says of itself, or as the very one that was written here.
+
+        Labels and references that somebody took off are drift, and are put back.
+        """
+        remembered = self.remembered.get((view.namespace, view.name))
+        ours = remembered is not None and remembered.uid == view.uid and ownership.is_owned(remembered, kind, meta)
+        return ours or ownership.is_owned(view, kind, meta)
+
     def forget_secret(self, location: Location) -> None:
         """A Secret of ours was removed on purpose."""
         self.remembered.pop(location, None)
@@ -263,14 +272,18 @@ class Inventory:
             # An authority counts only in the operator's own namespace: a label elsewhere is anybody's to set.
             return [trust_domain_key(domain)] if view.namespace == self.authority_namespace else []
         names = {view.labels.get(ownership.IDENTITY_LABEL)}
+        names.add(view.annotations.get(ownership.ADOPT_ANNOTATION))
         names |= {str(owner.get("name")) for owner in view.owners if owner.get("kind") == Kind.SERVICE_IDENTITY}
         return [identity_key(view.namespace, name) for name in names if name]
 
     def concerned(self, view: SecretView) -> set[Key]:
         """Return the owner, and for shared keys those who deliver them or wait for their delivery."""
+        return {*self._owners_of(view)} | self.sharing(view)
+
+    def sharing(self, view: SecretView) -> set[Key]:
+        """Return who delivers the keys in a Secret or waits for their delivery; an identity may verify its own."""
         concerned: set[Key] = set()
         for owner in self._owners_of(view):
-            concerned.add(owner)
             entry = self.identities.get(owner)
             if entry is not None and not isinstance(entry.spec, InvalidSpecError):
                 if entry.spec.hmac is not None and view.name == entry.spec.hmac.secret_name:

@@ -65,7 +65,7 @@ class TrustDomainReconciler(Reconciler):
             signer = trust.signer if isinstance(trust, Trust) else trust
             problem = signer if isinstance(signer, Held) else None
         wanted = status.of_trust_domain(seen, problem, authority.deadline(seen, now), entry.status, now)
-        was_ready = entry.status.get("conditions", [{}])[0].get("status")
+        was_ready = (entry.status.get("conditions") or [{}])[0].get("status")
         recorded = _active_roots(entry.status)
         await self._report(key, entry, wanted)
         if recorded != _active_roots(wanted):

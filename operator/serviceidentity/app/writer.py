@@ -2,9 +2,8 @@
 
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.ports import Secrets, Wake
-from serviceidentity.domain import ownership
 from serviceidentity.domain.material import SecretContent, SecretView
-from serviceidentity.domain.model import Key, Kind, Meta
+from serviceidentity.domain.model import Kind, Meta
 from serviceidentity.domain.ownership import Metadata
 from serviceidentity.errors import AlreadyExistsError, ConflictError, MissingError, ServiceIdentityError
 
@@ -36,7 +35,7 @@ class SecretWriter:
         out of date: look again.
         """
         known = self._inventory.secrets.get(location)
-        if known is not None and not ownership.is_owned(known, kind, meta):
+        if known is not None and not self._inventory.owns(known, kind, meta):
             raise ForeignSecretError(f"Secret {location[1]} belongs to someone else and is left alone")
         if known != seen:
             raise ConflictError("the Secret changed since the decision to write it")
@@ -56,7 +55,7 @@ class SecretWriter:
         self._inventory.put_secret(view)
         self._inventory.remember(view)
         # Its echo in the watch wakes nobody; who shares its keys has to be told here.
-        self._wake(self._inventory.concerned(view) - {Key(kind, meta.namespace, meta.name)})
+        self._wake(self._inventory.sharing(view))
         return view
 
     async def remove(self, view: SecretView) -> None:
@@ -81,7 +80,7 @@ class SecretWriter:
         view = await self._secrets.read(*location)
         if view is None:
             return
-        if not ownership.is_owned(view, kind, meta):
+        if not self._inventory.owns(view, kind, meta):
             raise ForeignSecretError(f"Secret {location[1]} belongs to someone else and is left alone")
         self._wake(self._inventory.put_secret(view))
 

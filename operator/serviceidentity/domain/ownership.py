@@ -1,11 +1,12 @@
 """Whose Secret is it: labels, owner references and records that the operator keeps on a Secret."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from serviceidentity.domain.material import SecretContent, SecretView
-from serviceidentity.domain.model import API_VERSION, DeletionPolicy, Kind, Meta, SecretTemplate
+from serviceidentity.domain.model import API_VERSION, GROUP, DeletionPolicy, Kind, Meta, SecretTemplate
 
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "serviceidentity-operator"
@@ -14,6 +15,7 @@ CREDENTIAL_LABEL: Final = "serviceidentity.dev/credential"
 TRUST_DOMAIN_LABEL: Final = "serviceidentity.dev/trust-domain"
 OWNER_UID_LABEL: Final = "serviceidentity.dev/owner-uid"
 STORED_AS_ANNOTATION: Final = "serviceidentity.dev/stored-as"
+TEMPLATE_ANNOTATION: Final = "serviceidentity.dev/secret-template"
 CONTENT_ID_ANNOTATION: Final = "serviceidentity.dev/content-id"
 ADOPT_ANNOTATION: Final = "serviceidentity.dev/adopt"
 
@@ -58,7 +60,7 @@ def metadata_for(
     }
     return Metadata(
         labels=template.labels | ours,
-        annotations=template.annotations | dict(content.annotations) | {STORED_AS_ANNOTATION: name},
+        annotations=template.annotations | dict(content.annotations) | {STORED_AS_ANNOTATION: name} | _record(template),
         owners=(reference,) if policy is DeletionPolicy.DELETE else (),
     )
 
@@ -66,10 +68,39 @@ def metadata_for(
 def satisfied(view: SecretView, wanted: Metadata) -> bool:
     """Say whether the Secret's metadata has everything that is wanted, and no other controller."""
     return (
-        wanted.labels.items() <= view.labels.items()
+        view.annotations.get(TEMPLATE_ANNOTATION) == wanted.annotations.get(TEMPLATE_ANNOTATION)
+        and wanted.labels.items() <= view.labels.items()
         and wanted.annotations.items() <= view.annotations.items()
         and tuple(_controllers(view)) == wanted.owners
     )
+
+
+def foreign_labels(view: SecretView) -> dict[str, str]:
+    """Return the labels that others put on the Secret: those of an earlier template go with it."""
+    ours = _recorded(view).get("labels", ())
+    return {name: value for name, value in view.labels.items() if name not in ours}
+
+
+def foreign_annotations(view: SecretView) -> dict[str, str]:
+    """Return the annotations that others put on the Secret: ours, and those of an earlier template, are replaced."""
+    ours = _recorded(view).get("annotations", ())
+    return {k: v for k, v in view.annotations.items() if k not in ours and not k.startswith(f"{GROUP}/")}
+
+
+def _record(template: SecretTemplate) -> dict[str, str]:
+    """Return the annotation that says which names came from the template, so that they go when it changes."""
+    names = {"annotations": sorted(template.annotations), "labels": sorted(template.labels)}
+    listed = {kind: found for kind, found in names.items() if found}
+    return {TEMPLATE_ANNOTATION: json.dumps(listed, separators=(",", ":"))} if listed else {}
+
+
+def _recorded(view: SecretView) -> dict[str, list[str]]:
+    try:
+        found = json.loads(view.annotations.get(TEMPLATE_ANNOTATION, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    lists = found.items() if isinstance(found, dict) else ()
+    return {kind: names for kind, names in lists if isinstance(names, list)}
 
 
 def is_owned(view: SecretView, kind: Kind, meta: Meta) -> bool:

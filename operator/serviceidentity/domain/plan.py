@@ -75,6 +75,13 @@ def deadline(seen: Observed, now: datetime) -> datetime | None:
     return upcoming(now, *due)
 
 
+def next_defect(seen: Observed, now: datetime) -> datetime | None:
+    """When something of a suspended identity stops being of use: nothing is done about it, but its status says so."""
+    if not seen.identity.suspend:
+        return None
+    return upcoming(now, *(credential.ends(seen) for credential in _requested(seen)))
+
+
 def metadata_of(seen: Observed, credential: Credential, content: SecretContent | SecretView) -> Metadata:
     """Return the metadata that a credential's Secret must have."""
     annotations = {name: value for name, value in content.annotations.items() if name.startswith(_RECORDS)}

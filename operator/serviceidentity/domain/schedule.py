@@ -17,6 +17,8 @@ JITTER_SHARE: Final = 0.05
 JITTER_LIMIT: Final = timedelta(hours=1)
 BACKOFF_FIRST: Final = timedelta(minutes=1)
 BACKOFF_LIMIT: Final = timedelta(hours=32)
+URGENT_FIRST: Final = timedelta(seconds=15)
+URGENT_LIMIT: Final = timedelta(minutes=15)
 _LONGEST_DURATION: Final = timedelta(days=36525)
 
 
@@ -102,3 +104,11 @@ def backoff(failed_attempts: int) -> timedelta:
     doublings = min(max(failed_attempts - 1, 0), 16)
     pause: timedelta = BACKOFF_FIRST * 2**doublings
     return min(pause, BACKOFF_LIMIT)
+
+
+def urgency(left: timedelta) -> timedelta:
+    """Return the longest pause while something in use has only so long to live: a quarter of it, 15 seconds at least.
+
+    What has ended already is an outage: every 15 minutes then.
+    """
+    return max(left / 4, URGENT_FIRST) if left > timedelta(0) else URGENT_LIMIT

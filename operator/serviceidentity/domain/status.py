@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from serviceidentity.domain import ownership
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.authority import (
     AUTHORITY_MISSING,
@@ -24,12 +25,12 @@ from serviceidentity.domain.authority import (
     state_of,
 )
 from serviceidentity.domain.credentials import CREDENTIALS
-from serviceidentity.domain.credentials.base import Observed, Reason
+from serviceidentity.domain.credentials.base import Credential, Observed, Reason
 from serviceidentity.domain.material import Held, MalformedError
 from serviceidentity.domain.model import Meta, spiffe_id
 from serviceidentity.domain.pki import certificates
 from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.schedule import backoff, earliest, format_time, parse_time
+from serviceidentity.domain.schedule import backoff, earliest, format_time, parse_time, urgency
 
 Json = dict[str, Any]
 
@@ -79,11 +80,7 @@ def of_identity(
             summary = credential.summary(seen, now)
         except (KeyError, MalformedError, PkiError):
             summary = ""
-        problem = obstacles.get(credential.name)
-        if problem is None and not summary:
-            problem = Held(
-                Reason.SUSPENDED if seen.identity.suspend else Reason.DOES_NOT_EXIST, "nothing is issued yet"
-            )
+        problem = obstacles.get(credential.name) or _defect(seen, credential, summary, now)
         if problem is None:
             summaries.append(summary)
             reports.append((credential.condition, True, Reason.ISSUED, summary))
@@ -104,7 +101,20 @@ def of_identity(
     elif "spiffeID" in previous:
         status["spiffeID"] = previous["spiffeID"]
     failures = [obstacle for obstacle in obstacles.values() if isinstance(obstacle, Failure)]
-    return _finish(status, planning.deadline(seen, now), _backoff(failures, previous, now))
+    ends = (credential.ends(seen) for credential in CREDENTIALS if credential.name in obstacles)
+    return _finish(status, planning.deadline(seen, now), _backoff(failures, previous, meta, now, earliest(*ends)))
+
+
+def _defect(seen: Observed, credential: Credential, summary: str, now: datetime) -> Held | None:
+    """What is wrong with a credential that nothing is done about: it was never issued, or its identity is suspended."""
+    name, ended = credential.secret_name(seen.identity), credential.ends(seen)
+    if not summary:
+        return Held(Reason.SUSPENDED if seen.identity.suspend else Reason.DOES_NOT_EXIST, "nothing is issued yet")
+    if ended is not None and now >= ended:
+        return Held(Reason.EXPIRED, f"what is in Secret {name} expired at {format_time(ended)}")
+    if seen.identity.suspend and name in seen.drifted:
+        return Held(Reason.DRIFTED, f"Secret {name} was {seen.drifted[name]}, and the identity is suspended")
+    return None
 
 
 def of_trust_domain(
@@ -129,7 +139,7 @@ def of_trust_domain(
         "authorities": previous.get("authorities", []) if lost else listed,
     }
     failures = [problem] if isinstance(problem, Failure) else []
-    return _finish(status, deadline, _backoff(failures, previous, now))
+    return _finish(status, deadline, _backoff(failures, previous, domain.meta, now))
 
 
 def of_invalid(meta: Meta, path: str, message: str, previous: Mapping[str, Any], now: datetime) -> Json:
@@ -145,12 +155,17 @@ def of_invalid(meta: Meta, path: str, message: str, previous: Mapping[str, Any],
 
 
 def backing_off(previous: Mapping[str, Any], meta: Meta, now: datetime) -> dict[str, Failure]:
-    """Return the failures, by condition type, that must not be tried again yet. A changed spec is tried at once."""
+    """Return the failures, by condition type, that must not be tried again yet.
+
+    A changed spec is tried at once, and so is a rotation that was asked for since.
+    """
     if previous.get("observedGeneration") != meta.generation:
         return {}
     try:
+        if previous["backoff"].get("rotateRequest") != meta.annotations.get(ownership.ROTATE_ANNOTATION):
+            return {}
         until = parse_time(previous["backoff"]["nextAttemptTime"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return {}
     if now >= until:
         return {}
@@ -184,17 +199,27 @@ def _finish(status: Json, deadline: datetime | None, failed: Json | None) -> Jso
     return status
 
 
-def _backoff(failures: Sequence[Failure], previous: Mapping[str, Any], now: datetime) -> Json | None:
+def _backoff(
+    failures: Sequence[Failure],
+    previous: Mapping[str, Any],
+    meta: Meta,
+    now: datetime,
+    ends: datetime | None = None,
+) -> Json | None:
+    """Return when to try again: later each time, but several times before what is in use `ends`."""
     before = previous.get("backoff") or {}
     if not failures:
         return None
     if before and all(failure.repeated for failure in failures):
         return dict(before)
     attempts = int(before.get("failedAttempts") or 0) + 1
+    pause = backoff(attempts) if ends is None else min(backoff(attempts), urgency(ends - now))
+    requested = meta.annotations.get(ownership.ROTATE_ANNOTATION)
     return {
         "failedAttempts": attempts,
         "lastFailureTime": format_time(now),
-        "nextAttemptTime": format_time(now + backoff(attempts)),
+        "nextAttemptTime": format_time(now + pause),
+        **({} if requested is None else {"rotateRequest": requested}),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from serviceidentity.app.engine import Engine
 from serviceidentity.app.inventory import Location
+from serviceidentity.domain import ownership
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind
 from serviceidentity.domain.ownership import Metadata
@@ -54,8 +55,8 @@ class FakeApi:
         if found.resource_version != view.resource_version:
             raise ConflictError("changed")
         new = replace(
-            found, resource_version=self._write("replace"), labels=dict(found.labels) | dict(metadata.labels),
-            annotations=dict(metadata.annotations), owners=metadata.owners, data=dict(content.data),
+            found, resource_version=self._write("replace"), labels=ownership.foreign_labels(found) | dict(metadata.labels),
+            annotations=ownership.foreign_annotations(found) | dict(metadata.annotations), owners=metadata.owners, data=dict(content.data),
         )  # fmt: skip
         self.stored[view.namespace, view.name] = new
         return new

@@ -85,13 +85,14 @@ async def test_a_refused_write_of_an_expired_certificate_is_at_rest_until_its_ne
 
 @scenario
 async def test_a_suspended_identity_is_left_alone_even_when_it_expires(world):
-    world.apply({"certificate": {}})
+    key = world.apply({"certificate": {}})
     await world.settle()
     world.apply({"certificate": {}, "suspend": True}, generation=2)
     await world.settle()
     world.api.writes.clear()
-    assert await world.settle(100 * DAY) == 0
-    assert world.api.writes == {}
+    await world.settle(100 * DAY)
+    assert world.api.writes == {"status": 1}, "which says that it has expired"
+    assert world.ready(key) == ("False", "Expired")
 
 
 @pytest.mark.parametrize("spec", [{"certificate": {}}, {"hmac": {}}, {"certificate": {}, "hmac": {}}])

@@ -1,5 +1,6 @@
 """Whatever an object says: a spec that every decision can work with, or the field that is wrong."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -180,8 +181,10 @@ def test_a_status_has_only_what_its_schema_knows(spec, ready):
 
 
 def test_the_status_of_everything_at_once_has_only_what_its_schema_knows():
-    found = status.of_identity(issued(FULL | {"certificate": {}}), {}, {}, T0)
-    found |= {"backoff": status._backoff([status.Failure("Conflict", "x")], {}, T0)}
+    seen = issued(FULL | {"certificate": {}})
+    owner_meta = replace(seen.identity.meta, annotations={"serviceidentity.dev/rotate": "1"})
+    found = status.of_identity(seen, {}, {}, T0)
+    found |= {"backoff": status._backoff([status.Failure("Conflict", "x")], {}, owner_meta, T0)}
     assert {"certificate", "hmac", "keyring", "spiffeID", "nextActionTime"} <= found.keys()
     assert unknown(found, schema_of("serviceidentities", "status")) == []
     owner = domain()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from serviceidentity.adapters.kube.client import MERGE_PATCH, Json, KubeClient, segment
+from serviceidentity.domain import ownership
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import GROUP, VERSION, Key, Kind
 from serviceidentity.domain.ownership import MANAGED_BY, MANAGED_BY_LABEL, Metadata
@@ -55,7 +56,6 @@ class KubeSecrets:
     async def replace(self, view: SecretView, content: SecretContent, metadata: Metadata) -> SecretView:
         # A PUT of the version that was observed: whatever happened since then makes it a conflict, not a lost update.
         foreign = [dict(owner) for owner in view.owners if not owner.get("controller")]
-        kept = {k: v for k, v in view.annotations.items() if not k.startswith(f"{GROUP}/")}
         body = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -65,8 +65,8 @@ class KubeSecrets:
                 "name": view.name,
                 "uid": view.uid,
                 "resourceVersion": str(view.resource_version),
-                "labels": dict(view.labels) | dict(metadata.labels),
-                "annotations": kept | dict(metadata.annotations),
+                "labels": ownership.foreign_labels(view) | dict(metadata.labels),
+                "annotations": ownership.foreign_annotations(view) | dict(metadata.annotations),
                 "ownerReferences": [dict(owner) for owner in metadata.owners] + foreign,
             },
             "data": dict(content.data),

@@ -37,7 +37,6 @@ class Reason(StrEnum):
     READY = "Ready"
     SUSPENDED = "Suspended"
     INVALID_SPEC = "InvalidSpec"
-    DUPLICATE_SERVICE_ID = "DuplicateServiceID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +119,10 @@ class Credential(Protocol):
 
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
         """When it needs attention next, if nothing changes before."""
+        ...
+
+    def ends(self, seen: Observed) -> datetime | None:
+        """When what is there stops being of use by itself; None when it does not."""
         ...
 
     def report(self, seen: Observed, now: datetime) -> dict[str, Any]:

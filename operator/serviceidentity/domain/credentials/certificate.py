@@ -327,6 +327,13 @@ class Certificate:
         # Past its renewal time and still not due: only a new issuer can help, or the end of its life.
         return due if due > now else leaf_facts(view).not_after
 
+    def ends(self, seen: Observed) -> datetime | None:
+        view = seen.contents.get(self.secret_name(seen.identity))
+        try:
+            return leaf_facts(view).not_after if view else None
+        except (MalformedError, PkiError):
+            return None
+
     def report(self, seen: Observed, now: datetime) -> dict[str, Any]:
         view = seen.contents[self.secret_name(seen.identity)]
         leaf, issuer, _ = _chain_facts(view.value("tls.crt"))

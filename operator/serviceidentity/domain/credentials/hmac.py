@@ -93,6 +93,8 @@ class HmacKeys:
         view = seen.contents.get(self.secret_name(seen.identity))
         record = ownership.rotation_record(seen.identity.meta)
         ring = _readable_ring(view)
+        if view is None and (moved := _under_another_name(seen, self.name)) is not None:
+            view, ring = moved, _readable_ring(moved)
         if view is None or ring is None:
             return SecretContent.of(SECRET_TYPE, _data(hmac_ring.new_ring(now)), record)
         rhythm = _rhythm(seen, view, now)
@@ -110,6 +112,9 @@ class HmacKeys:
         arrived = _usable_from(seen, prepared.key_id) if prepared else None
         return upcoming(now, hmac_ring.deadline(ring, _rhythm(seen, view, now)), arrived)
 
+    def ends(self, seen: Observed) -> datetime | None:
+        return None
+
     def report(self, seen: Observed, now: datetime) -> dict[str, Any]:
         view = seen.contents[self.secret_name(seen.identity)]
         ring = read_ring(view)
@@ -122,7 +127,18 @@ class HmacKeys:
     def summary(self, seen: Observed, now: datetime) -> str:
         ring = read_ring(seen.contents[self.secret_name(seen.identity)])
         previous = len([key for key in ring.keys if key.state is KeyState.RETIRING])
-        return f"HMAC key {ring.active.key_id} signs" + (f", {previous} still verified" if previous else "")
+        text = f"HMAC key {ring.active.key_id} signs" + (f", {previous} still verified" if previous else "")
+        prepared = ring.in_state(KeyState.PREPARED)
+        if prepared is None or prepared.until is None or now < prepared.until:
+            return text
+        missing = sorted(str(key) for key, times in seen.published.items() if prepared.key_id not in times)
+        return text + (f"; the next one waits for the keyring of {', '.join(missing)}" if missing else "")
+
+
+def _under_another_name(seen: Observed, credential: str) -> SecretView | None:
+    """Return the identity's Secret from before `secretName` was changed: its keys go on under the new name."""
+    held = (v for v in seen.contents.values() if v.labels.get(ownership.CREDENTIAL_LABEL) == credential)
+    return next((view for view in held if _readable_ring(view) is not None), None)
 
 
 def _readable_ring(view: SecretView | None) -> Ring | None:

@@ -15,13 +15,25 @@ from serviceidentity.domain.schedule import format_time, parse_time
 SECRET_TYPE: Final = "serviceidentity.dev/hmac-keyring"  # noqa: S105  # a Secret's type, not a secret
 
 
-def distinct(identity: Identity, callers: tuple[Caller, ...]) -> tuple[tuple[Caller, ...], tuple[Caller, ...]]:
+def distinct(
+    identity: Identity, callers: tuple[Caller, ...], view: SecretView | None = None
+) -> tuple[tuple[Caller, ...], tuple[Caller, ...]]:
     """Return the callers to deliver, and those left out because their service ID is taken.
 
-    A caller of the same namespace goes first, then the first namespace by name: which one wins must not depend on the
-    order in which they came.
+    Who has the service ID in the keyring keeps it: a newcomer must not put itself in another's place. Among newcomers
+    one of the same namespace goes first, then the first namespace by name.
     """
-    ordered = sorted(callers, key=lambda c: (c.key.namespace != identity.meta.namespace, c.key))
+    holders = {
+        service_id: (entry.get("namespace"), entry.get("name"))
+        for service_id, entry in _services(view).items()
+        if isinstance(entry, dict)
+    }
+
+    def rank(caller: Caller) -> tuple[bool, bool, Key]:
+        holds = holders.get(caller.service_id) == (caller.key.namespace, caller.key.name)
+        return not holds, caller.key.namespace != identity.meta.namespace, caller.key
+
+    ordered = sorted(callers, key=rank)
     taken: set[str] = set()
     chosen: list[Caller] = []
     for caller in ordered:
@@ -60,7 +72,7 @@ def _services(view: SecretView | None) -> Mapping[str, Any]:
 
 def _keyring(seen: Observed, view: SecretView | None, now: datetime) -> bytes:
     """Return the keyring as it should be. A key keeps the time at which it was first put there."""
-    chosen, _ = distinct(seen.identity, seen.callers)
+    chosen, _ = distinct(seen.identity, seen.callers, view)
     services = {}
     for caller in chosen:
         since = (published_since(view, caller.key, caller.service_id) if view else None) or {}
@@ -112,8 +124,11 @@ class Keyring:
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
         return None  # a change of a caller's keys wakes the verifier
 
+    def ends(self, seen: Observed) -> datetime | None:
+        return None
+
     def report(self, seen: Observed, now: datetime) -> dict[str, Any]:
-        chosen, _ = distinct(seen.identity, seen.callers)
+        chosen, _ = distinct(seen.identity, seen.callers, seen.contents.get(self.secret_name(seen.identity)))
         return {
             "secretName": self.secret_name(seen.identity),
             "callers": [
@@ -128,7 +143,8 @@ class Keyring:
         }
 
     def summary(self, seen: Observed, now: datetime) -> str:
-        chosen, left_out = distinct(seen.identity, seen.callers)
+        view = seen.contents.get(self.secret_name(seen.identity))
+        chosen, left_out = distinct(seen.identity, seen.callers, view)
         text = f"keys of {len(chosen)} callers"
         if left_out:
             names = ", ".join(f"{caller.key.namespace}/{caller.key.name}" for caller in left_out)

@@ -48,6 +48,7 @@ _PLAIN_TEXT: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST: Final = rf"{_LABEL}(?:\.{_LABEL})*"
 # RFC 5280 4.2.1.6 with RFC 1034 3.5, and "*" as the whole first label (RFC 6125 6.4.3). Other scripts as A-labels.
+_QUOTED: Final = 80
 _DNS_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z)(?:\*\.)?{_HOST}")
 # RFC 2821 4.1.2, the dot-string form.
 _ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -92,10 +93,7 @@ class Subject:
             (NameOID.SERIAL_NUMBER, (self.serial_number,) if self.serial_number else ()),
             (NameOID.COMMON_NAME, (self.common_name,) if self.common_name else ()),
         )
-        try:
-            return x509.Name([_attribute(oid, value) for oid, group in values for value in group])
-        except (ValueError, TypeError):
-            raise PkiError("a subject field is empty, too long or has characters that it can't have") from None
+        return x509.Name([_attribute(oid, value) for oid, group in values for value in group])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +151,23 @@ def extended_key_usage(usages: tuple[str, ...]) -> x509.ExtendedKeyUsage | None:
 
 
 def _attribute(oid: x509.ObjectIdentifier, value: str) -> x509.NameAttribute[str]:
+    problem = PkiError(f"the subject's {oid._name} is empty, too long or has characters that it can't have")  # noqa: SLF001
     if len(value) > _LIMITS[oid] or not _ALPHABETS.get(oid, _PLAIN_TEXT).fullmatch(value):
-        raise PkiError("a subject field does not fit")
-    return x509.NameAttribute(oid, value)
+        raise problem
+    try:
+        return x509.NameAttribute(oid, value)
+    except (ValueError, TypeError):
+        raise problem from None
+
+
+def _quoted(text: str) -> str:
+    """Return the start of what the user wrote, for a message."""
+    return ascii(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")
 
 
 def _dns_name(name: str) -> x509.DNSName:
     if not _DNS_NAME.fullmatch(name):
-        raise PkiError("a DNS name is not one, or not in its ASCII form")
+        raise PkiError(f"DNS name {_quoted(name)} is not one, or not in its ASCII form")
     return x509.DNSName(name)
 
 
@@ -168,9 +175,9 @@ def _ip_address(address: str) -> x509.IPAddress:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        raise PkiError("an IP address is not one") from None
+        raise PkiError(f"IP address {_quoted(address)} is not one") from None
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.scope_id is not None:
-        raise PkiError("an IP address in a certificate can't have a zone")
+        raise PkiError(f"IP address {_quoted(address)} has a zone, which a certificate can't say")
     return x509.IPAddress(parsed)
 
 
@@ -184,7 +191,7 @@ def _uri(uri: str) -> x509.UniformResourceIdentifier:
         if parts.netloc and not _is_host(parts.hostname or ""):
             raise PkiError("no host in a URI")
     except ValueError:
-        raise PkiError("a URI is not absolute, or its host is none") from None
+        raise PkiError(f"URI {_quoted(uri)} is not absolute, or its host is none") from None
     return x509.UniformResourceIdentifier(uri)
 
 
@@ -196,5 +203,5 @@ def _is_host(host: str) -> bool:
 
 def _email_address(address: str) -> x509.RFC822Name:
     if not _EMAIL.fullmatch(address):
-        raise PkiError("an e-mail address is not one in ASCII")
+        raise PkiError(f"e-mail address {_quoted(address)} is not one in ASCII")
     return x509.RFC822Name(address)
