@@ -1,0 +1,191 @@
+"""What the commands do: read our objects, or annotate and patch them, with the rights of whoever asks."""
+
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from serviceidentity.adapters.kube.client import MERGE_PATCH, Json, KubeClient, segment
+from serviceidentity.adapters.kube.objects import collection
+from serviceidentity.domain import ownership
+from serviceidentity.domain.authority.signing import ACTIVATE_ANNOTATION, ROTATE_ROOT_ANNOTATION
+from serviceidentity.domain.model import Kind
+from serviceidentity.errors import MissingError, ServiceIdentityError
+
+REQUESTS: Final = {
+    "prepare": (ROTATE_ROOT_ANNOTATION, "a new root is being prepared"),
+    "rotate": (ownership.ROTATE_ANNOTATION, "a new intermediate is being prepared"),
+    "activate": (ACTIVATE_ANNOTATION, "what is prepared signs as soon as everyone has it"),
+}
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class UsageError(ServiceIdentityError):
+    """What was asked for does not exist or makes no sense."""
+
+
+def context_namespace(kubeconfig: str, context: str | None) -> str:
+    """Return the namespace of a kubeconfig's context, `default` when it names none."""
+    try:
+        config = yaml.safe_load(Path(kubeconfig).read_text()) or {}
+        wanted = context or config.get("current-context")
+        found = next(item["context"] for item in config.get("contexts") or () if item["name"] == wanted)
+        return str(found.get("namespace") or "default")
+    except (OSError, StopIteration, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return "default"
+
+
+async def status(client: KubeClient, namespace: str | None, name: str | None) -> str:
+    """Return a table of identities; of one, everything that an operator on call wants to know."""
+    if name is not None:
+        item = await _get(client, Kind.SERVICE_IDENTITY, namespace or "default", name)
+        return _details(item)
+    items, _ = await client.list_all(collection(Kind.SERVICE_IDENTITY, namespace or ""))
+    rows = [["NAMESPACE", "NAME", "READY", "REASON", "EXPIRES", "NEXT ACTION"]]
+    for item in items:
+        found, ready = item.get("status") or {}, _ready(item)
+        rows.append(
+            [
+                item["metadata"]["namespace"],
+                item["metadata"]["name"],
+                ready.get("status", "Unknown"),
+                ready.get("reason", "-"),
+                (found.get("certificate") or {}).get("notAfter", "-"),
+                found.get("nextActionTime", "-"),
+            ]
+        )
+    return _table(rows) if items else "no identities"
+
+
+async def rotate(client: KubeClient, namespace: str, name: str) -> str:
+    """Ask for new credentials of an identity."""
+    await _annotate(client, Kind.SERVICE_IDENTITY, namespace, name, ownership.ROTATE_ANNOTATION)
+    return f"{namespace}/{name}: rotation asked for"
+
+
+async def ask(client: KubeClient, domain: str, step: str) -> str:
+    """Ask for a step in the life of a trust domain's authorities."""
+    annotation, answer = REQUESTS[step]
+    await _annotate(client, Kind.TRUST_DOMAIN, "", domain, annotation)
+    return f"{domain}: {answer}"
+
+
+async def ca_status(client: KubeClient, domain: str) -> str:
+    """Return a table of a trust domain's authorities."""
+    item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
+    rows = [["AUTHORITY", "STATE", "NOT AFTER", "NEXT", "FINGERPRINT"]]
+    for found in _authorities(item):
+        upcoming = ((field, found[field]) for field in _NEXT.get(found["state"], ()) if field in found)
+        following = ", ".join(f"{field.removesuffix('Time')} {time}" for field, time in upcoming)
+        rows.append([found["secretName"], found["state"], found["notAfter"], following or "-", found["fingerprint"]])
+    ready = _ready(item)
+    return f"{_table(rows)}\n\n{ready.get('reason', 'Unknown')}: {ready.get('message', 'nothing is known yet')}"
+
+
+async def taint(client: KubeClient, domain: str, authority: str, *, at_once: bool) -> str:
+    """List an authority as tainted in the spec of its trust domain."""
+    item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
+    fingerprint = _fingerprint(item, authority)
+    entry = {"fingerprint": fingerprint, "removeFromBundle": "Immediately" if at_once else "WhenUnused"}
+    kept = [old for old in _tainted(item) if _plain(old["fingerprint"]) != fingerprint]
+    await _set_tainted(client, item, [*kept, entry])
+    listed = _as_yaml({"taintedAuthorities": [*kept, entry]})
+    return f"{domain}: {fingerprint} is tainted. If the TrustDomain comes from Git, its spec there needs:\n{listed}"
+
+
+async def untaint(client: KubeClient, domain: str, authority: str) -> str:
+    """Take an authority off the list."""
+    item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
+    fingerprint = _fingerprint(item, authority)
+    kept = [old for old in _tainted(item) if _plain(old["fingerprint"]) != fingerprint]
+    if len(kept) == len(_tainted(item)):
+        raise UsageError(f"{authority} is not tainted")
+    await _set_tainted(client, item, kept)
+    return f"{domain}: {fingerprint} is not tainted any more; what was replaced stays replaced"
+
+
+_NEXT: Final = {
+    "Prepared": ("publishedTime", "activationTime"),
+    "Active": ("renewalTime",),
+    "Retiring": ("retirementTime",),
+}
+
+
+def _fingerprint(item: Json, authority: str) -> str:
+    known = {found["secretName"]: found["fingerprint"] for found in _authorities(item)}
+    listed = {_plain(old["fingerprint"]) for old in _tainted(item)}
+    wanted = known.get(authority) or _plain(authority)
+    if wanted not in known.values() and wanted not in listed:
+        names = ", ".join(known) or "none"
+        raise UsageError(f"{authority} is no authority of this trust domain; there are: {names}")
+    if not _FINGERPRINT.fullmatch(wanted):
+        raise UsageError(f"{authority} is no fingerprint")
+    return wanted
+
+
+async def _set_tainted(client: KubeClient, item: Json, tainted: Sequence[Json]) -> None:
+    # The version that was read goes along: a list that somebody else changed meanwhile is not overwritten.
+    meta = {"resourceVersion": item["metadata"]["resourceVersion"]}
+    patch = {"metadata": meta, "spec": {"taintedAuthorities": list(tainted) or None}}
+    path = f"{collection(Kind.TRUST_DOMAIN, '')}/{segment(item['metadata']['name'])}"
+    await client.request("PATCH", path, patch, MERGE_PATCH)
+
+
+async def _annotate(client: KubeClient, kind: Kind, namespace: str, name: str, annotation: str) -> None:
+    """Give the annotation a value that it never had."""
+    path = f"{collection(kind, namespace)}/{segment(name)}"
+    body: Json = {"metadata": {"annotations": {annotation: secrets.token_hex(6)}}}
+    try:
+        await client.request("PATCH", path, body, MERGE_PATCH)
+    except MissingError:
+        raise _unknown(kind, namespace, name) from None
+
+
+async def _get(client: KubeClient, kind: Kind, namespace: str, name: str) -> Json:
+    try:
+        return await client.request("GET", f"{collection(kind, namespace)}/{segment(name)}")
+    except MissingError:
+        raise _unknown(kind, namespace, name) from None
+
+
+def _unknown(kind: Kind, namespace: str, name: str) -> UsageError:
+    return UsageError(f"{kind} {namespace}/{name} does not exist" if namespace else f"{kind} {name} does not exist")
+
+
+def _authorities(item: Json) -> list[dict[str, str]]:
+    return list((item.get("status") or {}).get("authorities") or ())
+
+
+def _tainted(item: Json) -> list[Json]:
+    return list(item["spec"].get("taintedAuthorities") or ())
+
+
+def _plain(fingerprint: str) -> str:
+    return fingerprint.replace(":", "").lower()
+
+
+def _ready(item: Json) -> dict[str, str]:
+    conditions: Iterable[dict[str, str]] = (item.get("status") or {}).get("conditions") or ()
+    return next((one for one in conditions if one["type"] == "Ready"), {})
+
+
+def _details(item: Json) -> str:
+    found: dict[str, Any] = item.get("status") or {}
+    shown = {name: value for name, value in found.items() if name not in ("conditions", "observedGeneration")}
+    rows = [["CONDITION", "STATUS", "REASON", "MESSAGE"]]
+    rows += [[one["type"], one["status"], one["reason"], one["message"]] for one in found.get("conditions") or ()]
+    return f"{_table(rows)}\n\n{_as_yaml(shown)}".rstrip()
+
+
+def _as_yaml(value: object) -> str:
+    return str(yaml.safe_dump(value, sort_keys=False, width=120)).rstrip()
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
