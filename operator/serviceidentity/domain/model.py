@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from serviceidentity.domain.pki.keys import KeyEncoding, KeyProfile
+from serviceidentity.domain.pki.names import Subject
 
 GROUP: Final = "serviceidentity.dev"
 VERSION: Final = "v1alpha1"
@@ -85,20 +86,6 @@ class SecretTemplate:
 
 
 @dataclass(frozen=True, slots=True)
-class SubjectSpec:
-    """X.509 subject fields besides the common name (RFC 5280 4.1.2.6)."""
-
-    organizations: tuple[str, ...] = ()
-    organizational_units: tuple[str, ...] = ()
-    countries: tuple[str, ...] = ()
-    provinces: tuple[str, ...] = ()
-    localities: tuple[str, ...] = ()
-    street_addresses: tuple[str, ...] = ()
-    postal_codes: tuple[str, ...] = ()
-    serial_number: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class PrivateKeySpec:
     """How the leaf's private key is made and kept."""
 
@@ -119,20 +106,24 @@ class PasswordRef:
 class CertificateSpec:
     """The leaf certificate that an identity asks for."""
 
-    common_name: str
     secret_name: str
     dns_names: tuple[str, ...]
     ip_addresses: tuple[str, ...]
     uris: tuple[str, ...]
     email_addresses: tuple[str, ...]
     usages: tuple[str, ...]
-    subject: SubjectSpec
+    subject: Subject
     duration: timedelta
     renew_before: timedelta | None
     private_key: PrivateKeySpec
     output_formats: frozenset[OutputFormat]
     keystore_password: PasswordRef | None
     template: SecretTemplate
+
+    @property
+    def common_name(self) -> str:
+        """The subject's common name; empty when there is to be none."""
+        return self.subject.common_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,12 @@ from serviceidentity.domain.model import (
     PrivateKeySpec,
     RotationPolicy,
     SecretTemplate,
-    SubjectSpec,
     TrustDomain,
 )
 from serviceidentity.domain.pki.certificates import DEFAULT_USAGES
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyEncoding, KeyProfile
+from serviceidentity.domain.pki.names import Subject
 from serviceidentity.domain.schedule import parse_duration
 from serviceidentity.errors import InvalidSpecError
 
@@ -135,14 +135,13 @@ def _certificate(block: Json, meta: Meta) -> CertificateSpec:
     password = _object(block, "keystorePasswordSecretRef", path)
     password_path = f"{path}.keystorePasswordSecretRef"
     return CertificateSpec(
-        common_name=_text(block, "commonName", path, meta.name),
         secret_name=_text(block, "secretName", path, f"{meta.name}-tls"),
         dns_names=_texts(block, "dnsNames", path),
         ip_addresses=_texts(block, "ipAddresses", path),
         uris=_texts(block, "uris", path),
         email_addresses=_texts(block, "emailAddresses", path),
         usages=_texts(block, "usages", path) or DEFAULT_USAGES,
-        subject=_subject(_object(block, "subject", path)),
+        subject=_subject(_object(block, "subject", path), _text(block, "commonName", path, meta.name)),
         duration=duration,
         renew_before=renew_before,
         private_key=_private_key(_object(block, "privateKey", path), f"{path}.privateKey"),
@@ -158,9 +157,10 @@ def _certificate(block: Json, meta: Meta) -> CertificateSpec:
     )
 
 
-def _subject(block: Json) -> SubjectSpec:
+def _subject(block: Json, common_name: str) -> Subject:
     path = "spec.certificate.subject"
-    return SubjectSpec(
+    return Subject(
+        common_name=common_name,
         organizations=_texts(block, "organizations", path),
         organizational_units=_texts(block, "organizationalUnits", path),
         countries=_texts(block, "countries", path),

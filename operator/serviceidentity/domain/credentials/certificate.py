@@ -19,7 +19,7 @@ from serviceidentity.domain.credentials.keystores import (
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import CertificateSpec, Identity, RotationPolicy, SecretTemplate, spiffe_id
 from serviceidentity.domain.pki import certificates, keys
-from serviceidentity.domain.pki.certificates import CertificateFacts, Issuer, Subject, SubjectAltNames, Validity
+from serviceidentity.domain.pki.certificates import CertificateFacts, Issuer, SubjectAltNames, Validity
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import format_duration, format_time, parse_time, renewal_time
 
@@ -311,7 +311,7 @@ class Certificate:
             email_addresses=spec.email_addresses,
         )
         validity = _validity(spec, trust, signer, now)
-        leaf = certificates.issue_leaf(_subject(spec), names, spec.usages, key.public_key(), signer, validity)
+        leaf = certificates.issue_leaf(spec.subject, names, spec.usages, key.public_key(), signer, validity)
         annotations = {
             REQUEST_ANNOTATION: json.dumps(request, separators=(",", ":"), sort_keys=True),
             ISSUED_ANNOTATION: format_time(now),
@@ -383,20 +383,6 @@ def _validity(spec: CertificateSpec, trust: Trust, signer: Issuer, now: datetime
     return Validity(
         max(now - trust.domain.backdate, signer.certificate.not_valid_before_utc),
         min(now + spec.duration, signer.certificate.not_valid_after_utc),
-    )
-
-
-def _subject(spec: CertificateSpec) -> Subject:
-    return Subject(
-        common_name=spec.common_name,
-        organizations=spec.subject.organizations,
-        organizational_units=spec.subject.organizational_units,
-        countries=spec.subject.countries,
-        provinces=spec.subject.provinces,
-        localities=spec.subject.localities,
-        street_addresses=spec.subject.street_addresses,
-        postal_codes=spec.subject.postal_codes,
-        serial_number=spec.subject.serial_number,
     )
 
 
