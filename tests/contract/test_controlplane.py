@@ -188,8 +188,9 @@ def test_nothing_in_the_directory_is_for_others(plane: ControlPlane) -> None:
 )
 def test_no_child_outlives_its_parent(blow: signal.Signals, directory_stays: bool, tmp_path: Path) -> None:
     script = (
-        "import json, time\n"
+        "import json, signal, time\n"
         "from tests.controlplane import start_control_plane\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job has it ignored
         "with start_control_plane(openbao=True) as plane:\n"
         "    print(json.dumps([plane.pids(), str(plane.directory)]), flush=True)\n"
         "    time.sleep(60)\n"

@@ -38,10 +38,10 @@ def annotate(plane: ControlPlane, name: str, **annotations: str) -> None:
     plane.kubectl("annotate", "--overwrite", "td", name, *pairs)
 
 
-def two_services(space: Space, domain: str, duration: str) -> tuple[Pod, Pod]:
+def two_services(space: Space, domain: str, duration: str, **options: str) -> tuple[Pod, Pod]:
     for name in ("a", "b"):
         names = [name, f"{name}.{space.name}.svc"]
-        certificate = {"dnsNames": names, "duration": duration}
+        certificate = {"dnsNames": names, "duration": duration, **options}
         space.apply(name, {"trustDomainRef": {"name": domain}, "certificate": certificate})
     space.ready()
     return Pod(space, "a"), Pod(space, "b")
@@ -50,7 +50,7 @@ def two_services(space: Space, domain: str, duration: str) -> tuple[Pod, Pod]:
 def test_no_handshake_fails_through_three_root_rotations_and_a_forced_one(space: Space, control_plane: ControlPlane):
     name = space.name
     trust_domain(control_plane, name, **QUICK)
-    a, b = two_services(space, name, "10s")
+    a, b = two_services(space, name, "10s", renewBefore="6s")
     seen: set[str] = set()
 
     def active_root() -> str:
@@ -61,11 +61,11 @@ def test_no_handshake_fails_through_three_root_rotations_and_a_forced_one(space:
 
     with Traffic(a, b) as traffic:
         _until(lambda: active_root() == "root-4", 120)
+        old = authorities(control_plane, name)["root-4"]
+        _until(lambda: _root_of(control_plane, name, a.files) == old["fingerprint"], 40)
+        kept = dict(a.files)  # stolen before the taint
         annotate(control_plane, name, rotate_root="now")
-        old, kept = authorities(control_plane, name)["root-4"], {}
-        while active_root() in ("root-4", ""):
-            if _root_of(control_plane, name, a.files) == old["fingerprint"]:
-                kept = dict(a.files)  # stolen before the taint
+        _until(lambda: active_root() not in ("root-4", ""), 40)
         new = active_root()
         control_plane.kubectl(
             "patch", "td", name, "--type=merge",

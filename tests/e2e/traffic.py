@@ -1,10 +1,12 @@
 """Services under way: they connect to each other without pause, with files that follow their Secrets as a mount does."""
 
+import json
 import random
 import subprocess
 import tempfile
 import threading
 import time
+from base64 import b64decode
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -12,7 +14,7 @@ from typing import Final, Self
 from examples.demo import mtls
 from tests.e2e.support import Space
 
-MOUNT_DELAY: Final = 1.7  # seconds; the files are at most twice that behind the Secret. A kubelet takes a minute or two
+MOUNT_DELAY: Final = 1.0  # seconds; the files are at most twice that behind the Secret. A kubelet takes a minute or two
 CA_FILES: Final = ("tls.crt", "tls.key", "ca.crt")
 
 
@@ -25,8 +27,9 @@ class Pod:
         self.files = self._read()
 
     def _read(self) -> dict[str, bytes]:
-        data = self.space.data(f"{self.name}-tls")
-        return {key: data[key] for key in CA_FILES}
+        path = f"/api/v1/namespaces/{self.space.name}/secrets/{self.name}-tls"
+        data = json.loads(self.space.plane.raw(path))["data"]
+        return {key: b64decode(data[key]) for key in CA_FILES}
 
     def mount(self, stop: threading.Event) -> None:
         """Follow the Secret; all files change at once, as with a mounted volume."""
