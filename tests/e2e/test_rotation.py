@@ -51,8 +51,7 @@ def test_a_key_is_prepared_then_active_then_retiring_then_gone(space: Space):
     (first,) = space.ring("a")
     seen: list[dict[str, str]] = []
     deadline = time.monotonic() + 25
-    while time.monotonic() < deadline and first in space.ring("a"):
-        ring = space.ring("a")
+    while time.monotonic() < deadline and first in (ring := space.ring("a")):
         assert list(ring.values()).count("Active") == 1
         if not seen or seen[-1] != ring:
             seen.append(ring)
