@@ -39,20 +39,45 @@ class Pod:
             self.files = files
 
 
-def openssl_accepts(server: Pod, client: Pod) -> str:
-    """Verify both sides' chains as the other would, with OpenSSL's command; return what it has against them."""
+def openssl_connects(server: Pod, client: Pod) -> str:
+    """Connect OpenSSL's s_client to its s_server, each with one pod's files; return what went wrong, or "".
+
+    A line goes there and comes back reversed, so both sides have accepted each other's certificate.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        for one, other, purpose in ((server, client, "sslserver"), (client, server, "sslclient")):
-            chain, roots = Path(directory, "tls.crt"), Path(directory, "ca.crt")
-            chain.write_bytes(one.files["tls.crt"])
-            roots.write_bytes(other.files["ca.crt"])
-            command = ["openssl", "verify", "-x509_strict", f"-purpose={purpose}", "-CAfile", str(roots)]
-            done = subprocess.run(
-                [*command, "-untrusted", str(chain), str(chain)], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                return done.stderr.strip()
-    return ""
+        ends = []
+        for pod in (server, client):
+            place = Path(directory, pod.name)
+            place.mkdir()
+            for name, content in pod.files.items():
+                Path(place, name).write_bytes(content)
+            chain, key, roots = (str(place / name) for name in CA_FILES)
+            # cert_chain sends the intermediate along
+            ends.append(["-cert", chain, "-cert_chain", chain, "-key", key, "-CAfile", roots, "-verify_return_error"])
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        listen = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-rev", "-Verify", "3", *ends[0]]
+        with subprocess.Popen(listen, **pipes) as serving:
+            try:
+                address = _line(serving, "ACCEPT ").split()[1]
+                dial = ["openssl", "s_client", "-connect", address, "-verify_hostname", server.server_name]
+                with subprocess.Popen([*dial, "-brief", *ends[1]], **pipes) as calling:
+                    calling.stdin.write("hello\n")
+                    calling.stdin.flush()
+                    answer = _line(calling, "olleh")
+                    calling.kill()
+            finally:
+                serving.kill()
+    return "" if answer.startswith("olleh") else f"openssl: {answer}"
+
+
+def _line(process: subprocess.Popen[str], start: str) -> str:
+    """Return the first line that starts so; without one, all that was said."""
+    said = []
+    for line in process.stdout:
+        if line.startswith(start):
+            return line
+        said.append(line.strip())
+    return "; ".join(said)
 
 
 class Traffic:
@@ -61,12 +86,12 @@ class Traffic:
     def __init__(self, one: Pod, other: Pod) -> None:
         self.pods = (one, other)
         self.connections = 0
-        self.verifications = 0
+        self.openssl_connections = 0
         self.failures: list[str] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=pod.mount, args=(self._stop,)) for pod in self.pods]
         self._threads += [threading.Thread(target=self._connect, args=pair) for pair in ((one, other), (other, one))]
-        self._threads.append(threading.Thread(target=self._verify))
+        self._threads.append(threading.Thread(target=self._connect_with_openssl))
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -89,10 +114,10 @@ class Traffic:
                 self.failures.append(f"{time.time():.1f} {client.name}: {seen.client_refused or seen.server_refused}")
             time.sleep(0.02)
 
-    def _verify(self) -> None:
+    def _connect_with_openssl(self) -> None:
         while not self._stop.is_set():
-            against = openssl_accepts(*self.pods)
-            self.verifications += 1
+            against = openssl_connects(*self.pods) or openssl_connects(*reversed(self.pods))
+            self.openssl_connections += 2
             if against:
-                self.failures.append(f"{time.time():.1f} openssl: {against}")
+                self.failures.append(f"{time.time():.1f} {against}")
             time.sleep(0.2)
