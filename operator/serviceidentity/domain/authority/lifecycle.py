@@ -288,8 +288,10 @@ def _replaced(seen: Hierarchy, now: datetime) -> list[Authority]:
 
 
 def _under(seen: Hierarchy, root: Authority, now: datetime) -> list[Authority]:
-    """Return the root's intermediates that sign or may sign some day, oldest first."""
-    return [a for a in seen.of(Role.INTERMEDIATE) if root.signed(a) and now < a.not_after and not seen.is_tainted(a)]
+    """Return the root's intermediates that sign or may sign some day, oldest first; a retiring one never will."""
+    able = [a for a in seen.of(Role.INTERMEDIATE) if root.signed(a) and now < a.not_after and not seen.is_tainted(a)]
+    active = seen.active(Role.INTERMEDIATE)
+    return [a for a in able if a.activated_at is None or a == active]
 
 
 def _in_use(seen: Hierarchy, authority: Authority) -> bool:
