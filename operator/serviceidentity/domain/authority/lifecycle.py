@@ -109,7 +109,9 @@ def renewal_of(domain: TrustDomain, authority: Authority) -> datetime:
     if authority.role is Role.ROOT:
         needed += propagation_of(domain, authority)
     lead = max(spec.renew_before or lifetime / 3, needed)
-    return renewal_time(authority.not_before, authority.not_after, lead, authority.view.name)
+    due = renewal_time(authority.not_before, authority.not_after, lead, authority.view.name)
+    # With a duration that was shortened since, a successor made any earlier would end first.
+    return max(due, authority.not_after - spec.duration + timedelta(seconds=1))
 
 
 def propagation_of(domain: TrustDomain, authority: Authority) -> timedelta:
