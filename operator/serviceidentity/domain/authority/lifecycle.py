@@ -57,12 +57,18 @@ class Hierarchy:
         return sorted((a for a in self.authorities if a.role is role), key=lambda a: a.generation)
 
     def active(self, role: Role) -> Authority | None:
-        """Return the one that was activated last, even when it is over by now."""
-        activated = [a for a in self.of(role) if a.activated_at is not None]
-        return max(activated, key=lambda a: (a.activated_at, a.generation), default=None)
+        """Return the newest that was activated, even when it is over by now; of the newest root if there is one."""
+        return max((a for a in self.of(role) if a.activated_at is not None), key=self.order, default=None)
+
+    def order(self, authority: Authority) -> tuple[int, int]:
+        """Return what authorities of a role follow each other by. Not by time: a clock may have been wrong."""
+        root = self.root_of(authority)
+        return (root.generation if root else 0, authority.generation)
 
     def root_of(self, intermediate: Authority) -> Authority | None:
-        """Return the root that signed an intermediate."""
+        """Return the root that signed an intermediate; None for a root."""
+        if intermediate.role is Role.ROOT:
+            return None
         return next((root for root in self.of(Role.ROOT) if root.signed(intermediate)), None)
 
     def is_tainted(self, authority: Authority) -> bool:
@@ -70,12 +76,12 @@ class Hierarchy:
         tainted = self.domain.tainted.keys()
         if authority.fingerprint in tainted:
             return True
-        root = self.root_of(authority) if authority.role is Role.INTERMEDIATE else None
+        root = self.root_of(authority)
         return root is not None and root.fingerprint in tainted
 
     def is_usable(self, authority: Authority | None, now: datetime) -> bool:
         """Say whether the authority may sign now: activated, alive, and so is the root above it."""
-        if authority is None or authority.activated_at is None or now >= authority.not_after:
+        if authority is None or authority.activated_at is None or not authority.not_before <= now < authority.not_after:
             return False
         if self.is_tainted(authority):
             return False
@@ -86,8 +92,13 @@ class Hierarchy:
 
     def prepared(self, role: Role, now: datetime) -> Authority | None:
         """Return the newest one that waits to be activated."""
-        waiting = [a for a in self.of(role) if a.activated_at is None and now < a.not_after and not self.is_tainted(a)]
+        waiting = [a for a in self.of(role) if self.waits(a) and now < a.not_after and not self.is_tainted(a)]
         return waiting[-1] if waiting else None
+
+    def waits(self, authority: Authority) -> bool:
+        """Say whether an authority is still to be activated. One that is older than the active one never will be."""
+        active = self.active(authority.role)
+        return authority.activated_at is None and (active is None or self.order(authority) > self.order(active))
 
 
 def state_of(seen: Hierarchy, authority: Authority, now: datetime) -> AuthorityState:
@@ -175,7 +186,7 @@ def prepared_root_signs_its_intermediate(seen: Hierarchy, now: datetime) -> Verd
 def prepared_root_is_published(seen: Hierarchy, now: datetime) -> Verdict | None:
     """Everyone has it: from now on the propagation time runs."""
     root = seen.prepared(Role.ROOT, now)
-    if root is None or root.published_at is not None or not seen.usage.published:
+    if root is None or _has_been(root.published_at, now) or not seen.usage.published:
         return None
     return MarkAuthority(root.view.name, PUBLISHED_ANNOTATION, "Published", "everyone who gets the bundle has it")
 
@@ -246,7 +257,7 @@ def tainted_is_unused(seen: Hierarchy, now: datetime) -> Verdict | None:
     for authority in _replaced(seen, now):
         if authority.role is Role.ROOT or not seen.is_tainted(authority) or authority.activated_at is None:
             continue
-        if authority.unused_since is None and not _in_use(seen, authority):
+        if not _has_been(authority.unused_since, now) and not _in_use(seen, authority):
             return MarkAuthority(authority.view.name, UNUSED_ANNOTATION, "Unused", "nothing it signed is in use")
     return None
 
@@ -272,9 +283,8 @@ def retirement_of(seen: Hierarchy, authority: Authority, now: datetime) -> datet
         if authority.unused_since is None or _in_use(seen, authority):
             return authority.not_after
         return min(authority.not_after, authority.unused_since + propagation_of(seen.domain, authority))
-    others = [(a.activated_at, a.generation) for a in seen.of(authority.role) if a.activated_at is not None]
-    later = (time for time, number in others if (time, number) > (authority.activated_at, authority.generation))
-    superseded = min(later, default=now)
+    others = (a for a in seen.of(authority.role) if seen.order(a) > seen.order(authority))
+    superseded = min((a.activated_at for a in others if a.activated_at is not None), default=now)
     last_leaf = seen.usage.leaves.get(authority.fingerprint, superseded)
     # What is known to be in use, and what may be: nothing it signed before it was superseded lives longer.
     return min(authority.not_after, max(superseded + seen.domain.max_leaf_duration, last_leaf))
@@ -293,7 +303,12 @@ def _under(seen: Hierarchy, root: Authority, now: datetime) -> list[Authority]:
     """Return the root's intermediates that sign or may sign some day, oldest first; a retiring one never will."""
     able = [a for a in seen.of(Role.INTERMEDIATE) if root.signed(a) and now < a.not_after and not seen.is_tainted(a)]
     active = seen.active(Role.INTERMEDIATE)
-    return [a for a in able if a.activated_at is None or a == active]
+    return [a for a in able if a == active or seen.waits(a)]
+
+
+def _has_been(at: datetime | None, now: datetime) -> bool:
+    """Say whether something is on record that has really been: a time to come was written by a clock that was ahead."""
+    return at is not None and at <= now
 
 
 def _in_use(seen: Hierarchy, authority: Authority) -> bool:
