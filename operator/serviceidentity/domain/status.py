@@ -260,7 +260,7 @@ def _authority(seen: Hierarchy, authority: Authority, now: datetime) -> Json:
     facts = certificates.facts(authority.certificate)
     state = state_of(seen, authority, now)
     times = {"publishedTime": authority.published_at, "activationTime": authority.activated_at}
-    if state is AuthorityState.PREPARED and (authority.role is Role.INTERMEDIATE or authority.published_at):
+    if state is AuthorityState.PREPARED:
         times["activationTime"] = activation_of(seen, authority, now)
     if state is AuthorityState.ACTIVE:
         times["renewalTime"] = renewal_of(seen.domain, authority)

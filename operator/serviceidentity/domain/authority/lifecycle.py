@@ -194,13 +194,23 @@ def prepared_root_is_published(seen: Hierarchy, now: datetime) -> Verdict | None
 def prepared_root_is_propagated(seen: Hierarchy, now: datetime) -> Verdict | None:
     """Everyone has had it for long enough; or the one before can't be used anyway."""
     root = seen.prepared(Role.ROOT, now)
-    if root is None or root.published_at is None or now < activation_of(seen, root, now):
+    due = activation_of(seen, root, now) if root is not None else None
+    if root is None or due is None or now < due:
         return None
     return MarkAuthority(root.view.name, ACTIVATED_ANNOTATION, "Activated", "it has been published for its time")
 
 
-def activation_of(seen: Hierarchy, authority: Authority, now: datetime) -> datetime:
-    """When a prepared authority becomes active, as far as that is known now."""
+def activation_of(seen: Hierarchy, authority: Authority, now: datetime) -> datetime | None:
+    """When a prepared authority becomes active; None while that depends on others having its root."""
+    root = seen.root_of(authority)
+    if root is not None and seen.waits(root):
+        return activation_of(seen, root, now)  # they become active together
+    if root is None and not _has_been(authority.published_at, now):
+        return None
+    return max(_propagated(seen, authority, now), authority.not_before)
+
+
+def _propagated(seen: Hierarchy, authority: Authority, now: datetime) -> datetime:
     if _activation_asked_for(seen, authority) or not seen.is_usable(seen.active(authority.role), now):
         return now
     if authority.role is Role.ROOT:
@@ -231,7 +241,8 @@ def intermediate_is_propagated(seen: Hierarchy, now: datetime) -> Verdict | None
     if not waiting:
         return None
     latest, another_root = waiting[-1], active is None or not root.signed(active)
-    if another_root or now >= activation_of(seen, latest, now):
+    due = activation_of(seen, latest, now)
+    if another_root or (due is not None and now >= due):
         return MarkAuthority(latest.view.name, ACTIVATED_ANNOTATION, "Activated", f"under {root.view.name}")
     return None
 
@@ -360,14 +371,10 @@ def plan(seen: Hierarchy, now: datetime) -> Verdict | None:
 
 def deadline(seen: Hierarchy, now: datetime) -> datetime | None:
     """When the trust domain needs attention next, if nothing changes before."""
-    due: list[datetime] = []
-    for role in Role:
-        active, prepared = seen.active(role), seen.prepared(role, now)
-        if active is not None:
-            due += [renewal_of(seen.domain, active), active.not_after]
-        if prepared is not None and (role is Role.INTERMEDIATE or prepared.published_at is not None):
-            due.append(activation_of(seen, prepared, now))
-        if prepared is not None:
-            due.append(prepared.not_after)
+    due: list[datetime | None] = []
+    for active in filter(None, map(seen.active, Role)):
+        due += [active.not_before, renewal_of(seen.domain, active), active.not_after]
+    for waiting in filter(seen.waits, seen.authorities):
+        due += [activation_of(seen, waiting, now), waiting.not_after]
     due += [retirement_of(seen, authority, now) for authority in _replaced(seen, now)]
     return upcoming(now, *due)
