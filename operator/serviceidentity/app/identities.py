@@ -83,13 +83,13 @@ class IdentityReconciler(Reconciler):
             except MissingError:
                 return None  # the namespace is on its way out, and the identity with it
             seen = self.observe(entry.spec)
-            if isinstance(seen.trust, Trust) and seen.trust.waiting:
-                self._wake({trust_domain_key(entry.spec.trust_domain)})
         elif turn is None:
             self._remember_what_is_right(seen, obstacles.keys() | failures.keys())
         wanted = status.of_identity(seen, obstacles | dict(failures), entry.status, now)
         was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
         await self._report(key, entry, wanted)
+        if isinstance(seen.trust, Trust) and seen.trust.waiting:  # whatever happened here, it may be what it waited for
+            self._wake({trust_domain_key(entry.spec.trust_domain)})
         self._tell(key, entry, was_ready, wanted, actions, failures)
         waits = (obstacle.retry for obstacle in failures.values() if isinstance(obstacle, Held))
         return earliest(_next_look(wanted), planning.next_defect(seen, now), turn, *waits)

@@ -1,0 +1,96 @@
+"""Whatever a prepared or tainted authority waits for: when it has happened, its life goes on without a restart."""
+
+from datetime import timedelta
+
+import pytest
+
+from serviceidentity.domain.model import Kind
+from serviceidentity.errors import RejectedError, RetryableError
+from tests.unit.app.scenarios import scenario
+from tests.unit.app.test_taint import DEFAULT, change, states, taint
+from tests.unit.domain.builders import DAY, HOUR
+
+SECOND = timedelta(seconds=1)
+ROTATE = {"serviceidentity.dev/rotate-root": "1"}
+
+
+def refuse(world, secret):
+    """Let writes of a Secret fail, as those of a quota or a webhook do; return how to end that."""
+    real = world.api.replace
+
+    async def refusing(view, content, metadata):
+        if view.name == secret:
+            raise RejectedError("quota")
+        return await real(view, content, metadata)
+
+    world.api.replace = refusing
+    return lambda: setattr(world.api, "replace", real)
+
+
+def delete(world, key):
+    body = world.api.objects.pop(key)
+    world.engine.wake(world.engine.inventory.drop_identity(key.namespace, key.name, body["metadata"]["uid"]))
+    for at in [at for at in world.api.stored if at[0] == key.namespace]:
+        del world.api.stored[at]
+        world.engine.wake(world.engine.inventory.drop_secret(*at))
+
+
+@pytest.mark.parametrize("how", ["deleted", "deleting", "suspended", "moved", "no certificate"])
+@scenario
+async def test_a_root_waits_no_longer_for_an_identity_that_is_out_of_the_way(world, how):
+    change(world)
+    slow = world.apply({"certificate": {}}, name="slow", uid="u-1")
+    await world.settle()
+    refuse(world, "slow-tls")
+    change(world, annotations=ROTATE)
+    await world.settle(HOUR)
+    assert states(world)["root-2"] == "Prepared"
+    meta = {"name": "slow", "uid": "u-1", "generation": 2}
+    match how:
+        case "deleted":
+            delete(world, slow)
+        case "deleting":
+            world.apply({"certificate": {}}, **meta, deletionTimestamp="2026-01-01T12:00:00Z")
+        case "suspended":
+            world.apply({"certificate": {}, "suspend": True}, **meta)
+        case "moved":
+            world.apply({"certificate": {}, "trustDomainRef": {"name": "other"}}, **meta)
+        case "no certificate":
+            world.apply({}, **meta)
+    await world.settle()
+    await world.settle(HOUR)
+    assert states(world)["root-2"] == "Active"
+
+
+@scenario
+async def test_a_tainted_root_goes_when_the_last_certificate_that_nobody_can_replace_has_ended(world):
+    change(world)
+    world.apply({"certificate": {"duration": "24h"}}, name="off", uid="u-1")
+    await world.settle()
+    world.apply({"certificate": {"duration": "24h"}, "suspend": True}, name="off", uid="u-1", generation=2)
+    change(world, annotations=ROTATE)
+    await world.settle()
+    await world.settle(HOUR)
+    taint(world, "default-root-1")
+    await world.settle()
+    assert states(world)["root-1"] == "Tainted"
+    await world.settle(DAY)
+    await world.settle(HOUR)
+    assert "root-1" not in states(world)
+
+
+@scenario
+async def test_a_tainted_root_goes_when_the_last_identity_under_it_is_deleted(world):
+    change(world)
+    last = world.apply({"certificate": {}}, name="last", uid="u-1")
+    await world.settle()
+    change(world, annotations=ROTATE)
+    await world.settle()
+    await world.settle(HOUR)
+    refuse(world, "last-tls")
+    taint(world, "default-root-1")
+    await world.settle()
+    delete(world, last)
+    await world.settle()
+    await world.settle(HOUR)
+    assert "root-1" not in states(world)
