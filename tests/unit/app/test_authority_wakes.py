@@ -1,5 +1,6 @@
 """Whatever a prepared or tainted authority waits for: when it has happened, its life goes on without a restart."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -94,3 +95,26 @@ async def test_a_tainted_root_goes_when_the_last_identity_under_it_is_deleted(wo
     await world.settle()
     await world.settle(HOUR)
     assert "root-1" not in states(world)
+
+
+@scenario
+async def test_identities_get_the_new_bundle_although_the_status_could_not_be_written(world):
+    change(world)
+    world.apply({"certificate": {}})
+    await world.settle()
+    real, refused = world.api.patch, []
+
+    async def failing(key, patch):
+        if key.kind is Kind.TRUST_DOMAIN and not refused:
+            refused.append(key)
+            raise RetryableError("the API server does not answer")
+        return await real(key, patch)
+
+    world.api.patch = failing
+    change(world, annotations=ROTATE)
+    await world.settle()
+    await asyncio.sleep(0.3)  # until the next attempt
+    await world.settle()
+    assert refused
+    bundle = world.api.stored["shop", "order-service-tls"].value("ca.crt")
+    assert world.api.stored["system", "default-root-2"].value("tls.crt") in bundle
