@@ -64,7 +64,7 @@ class TrustDomainReconciler(Reconciler):
         try:
             seen = self._observe(domain, _active_roots(entry.status), now)
         except MalformedError as error:
-            problem = problem or Held(authority.AUTHORITY_UNREADABLE, str(error))
+            problem = Held(authority.AUTHORITY_UNREADABLE, str(error))  # whatever else there is to say
             seen = Hierarchy(domain, ())
         if problem is None:
             signer = trust.signer if isinstance(trust, Trust) else trust

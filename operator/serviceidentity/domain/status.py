@@ -130,7 +130,8 @@ def of_trust_domain(
         ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign" + _waiting(seen, now))
     else:
         ready = ("Ready", False, problem.reason, problem.message)
-    lost = problem is not None and problem.reason in (AUTHORITY_MISSING, AUTHORITY_UNREADABLE)
+    unreadable = problem is not None and problem.reason in (AUTHORITY_MISSING, AUTHORITY_UNREADABLE)
+    lost = unreadable or bool(seen.recorded - {item.view.name for item in seen.authorities})
     listed = [_authority(seen, authority, now) for authority in _by_age(seen.authorities)]
     status: Json = {
         "observedGeneration": domain.meta.generation,

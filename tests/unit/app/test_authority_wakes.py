@@ -5,11 +5,12 @@ from datetime import timedelta
 
 import pytest
 
+from serviceidentity.domain.material import SecretContent
 from serviceidentity.domain.model import Kind
 from serviceidentity.errors import RejectedError, RetryableError
-from tests.unit.app.scenarios import scenario
+from tests.unit.app.scenarios import restarted, scenario
 from tests.unit.app.test_taint import DEFAULT, change, states, taint
-from tests.unit.domain.builders import DAY, HOUR
+from tests.unit.domain.builders import DAY, HOUR, view_of
 
 SECOND = timedelta(seconds=1)
 ROTATE = {"serviceidentity.dev/rotate-root": "1"}
@@ -118,3 +119,18 @@ async def test_identities_get_the_new_bundle_although_the_status_could_not_be_wr
     assert refused
     bundle = world.api.stored["shop", "order-service-tls"].value("ca.crt")
     assert world.api.stored["system", "default-root-2"].value("tls.crt") in bundle
+
+
+@scenario
+async def test_a_root_that_vanished_during_a_backoff_is_not_replaced_without_a_word(world):
+    world.api.stored["system", "default-root-2"] = view_of(SecretContent("Opaque", {}), "default-root-2", "system")
+    change(world, annotations=ROTATE)
+    await world.settle()
+    assert world.ready(DEFAULT) == ("False", "Conflict")
+    del world.api.stored["system", "default-root-1"]
+    again = await restarted(world)
+    del again.api.stored["system", "default-root-2"]
+    await again.settle(2 * DAY)
+    assert again.ready(DEFAULT) == ("False", "AuthorityMissing")
+    assert ("system", "default-root-1") not in again.api.stored
+    assert ("system", "default-root-2") not in again.api.stored
