@@ -129,7 +129,9 @@ def of_trust_domain(
     if problem is None:
         ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign" + _waiting(seen, now))
     else:
-        ready = ("Ready", False, problem.reason, problem.message)
+        # A failure that is told again is told in its own words.
+        also = _waiting(seen, now) if isinstance(problem, Held) else ""
+        ready = ("Ready", False, problem.reason, problem.message + also)
     unreadable = problem is not None and problem.reason in (AUTHORITY_MISSING, AUTHORITY_UNREADABLE)
     lost = unreadable or bool(seen.recorded - {item.view.name for item in seen.authorities})
     listed = [_authority(seen, authority, now) for authority in _by_age(seen.authorities)]
@@ -140,7 +142,7 @@ def of_trust_domain(
         "authorities": previous.get("authorities", []) if lost else listed,
     }
     failures = [problem] if isinstance(problem, Failure) else []
-    return _finish(status, deadline, _backoff(failures, previous, domain.meta, now))
+    return _finish(status, deadline, _backoff(failures, previous, domain.meta, now, _signs_until(seen, now)))
 
 
 def of_invalid(meta: Meta, path: str, message: str, previous: Mapping[str, Any], now: datetime) -> Json:
@@ -247,6 +249,12 @@ def _conditions(
 
 def _by_age(authorities: Sequence[Authority]) -> list[Authority]:
     return sorted(authorities, key=lambda a: (a.role is not Role.ROOT, -a.generation))
+
+
+def _signs_until(seen: Hierarchy, now: datetime) -> datetime:
+    """When nobody can sign any more, if nothing is done: now, when that is so already."""
+    signer = seen.active(Role.INTERMEDIATE)
+    return signer.not_after if signer is not None and seen.is_usable(signer, now) else now
 
 
 def _waiting(seen: Hierarchy, now: datetime) -> str:

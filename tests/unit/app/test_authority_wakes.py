@@ -134,3 +134,31 @@ async def test_a_root_that_vanished_during_a_backoff_is_not_replaced_without_a_w
     assert again.ready(DEFAULT) == ("False", "AuthorityMissing")
     assert ("system", "default-root-1") not in again.api.stored
     assert ("system", "default-root-2") not in again.api.stored
+
+
+@scenario
+async def test_while_nobody_can_sign_the_condition_says_who_is_waited_for(world):
+    change(world)
+    world.apply({"certificate": {}}, name="slow", uid="u-1")
+    await world.settle()
+    refuse(world, "slow-tls")
+    taint(world, "default-root-1")
+    await world.settle()
+    await world.settle(SECOND)
+    condition = world.status(DEFAULT)["conditions"][0]
+    assert condition["reason"] == "IssuerTainted"
+    assert "root default-root-2 waits until everyone has it: shop/slow" in condition["message"]
+
+
+@scenario
+async def test_a_refused_root_is_tried_again_soon_when_nobody_can_sign(world):
+    change(world)
+    await world.settle()
+    world.api.stored["system", "default-root-2"] = view_of(SecretContent("Opaque", {}), "default-root-2", "system")
+    taint(world, "default-root-1")
+    for _ in range(24):
+        await world.settle(HOUR)
+    assert world.ready(DEFAULT) == ("False", "Conflict")
+    del world.api.stored["system", "default-root-2"]
+    await world.settle(timedelta(minutes=16))
+    assert world.ready(DEFAULT) == ("True", "Ready")
