@@ -1,5 +1,6 @@
 """What the commands do: read our objects, or annotate and patch them, with the rights of whoever asks."""
 
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -30,15 +31,17 @@ class UsageError(ServiceIdentityError):
     """What was asked for does not exist or makes no sense."""
 
 
-def context_namespace(kubeconfig: str, context: str | None) -> str:
-    """Return the namespace of a kubeconfig's context, `default` when it names none."""
+def context_of(kubeconfig: str, wanted: str | None) -> tuple[str | None, str]:
+    """Return the context to use, by default the first that is current, and its namespace. Raises UsageError."""
     try:
-        config = yaml.safe_load(Path(kubeconfig).read_text()) or {}
-        wanted = context or config.get("current-context")
-        found = next(item["context"] for item in config.get("contexts") or () if item["name"] == wanted)
-        return str(found.get("namespace") or "default")
-    except (OSError, StopIteration, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return "default"
+        configs = [yaml.safe_load(Path(path).read_text()) or {} for path in kubeconfig.split(os.pathsep)]
+        name = wanted or next((one["current-context"] for one in configs if one.get("current-context")), None)
+        contexts = [item for one in configs for item in one.get("contexts") or () if item["name"] == name]
+        if not contexts and name is not None:
+            raise UsageError(f"no usable kubeconfig: there is no context {name} in {kubeconfig}")
+        return name, str(contexts[0]["context"].get("namespace") or "default") if contexts else "default"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        raise UsageError(f"no usable kubeconfig: {kubeconfig} can't be read") from None
 
 
 async def status(client: KubeClient, namespace: str | None, name: str | None) -> str:
