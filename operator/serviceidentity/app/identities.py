@@ -99,13 +99,15 @@ class IdentityReconciler(Reconciler):
         ready: list[Due] = []
         turns: list[datetime] = []
         for action in actions:
-            at = now
-            if isinstance(action, Write) and action.due.reason in _PACED and isinstance(seen.trust, Trust):
-                at = self._pace.turn(seen.identity.key, seen.trust.domain, now)
+            if not isinstance(action, Write) or action.due.reason not in _PACED or not isinstance(seen.trust, Trust):
+                ready.append(action)
+                continue
+            at = self._pace.turn(seen.identity.key, seen.trust.domain, now)
             if at <= now:
                 ready.append(action)
             else:
                 turns.append(at)
+                ready += planning.meanwhile(action.credential, seen, now)
         return ready, earliest(*turns)
 
     def observe(self, identity: Identity) -> Observed:
