@@ -83,13 +83,13 @@ class IdentityReconciler(Reconciler):
             except MissingError:
                 return None  # the namespace is on its way out, and the identity with it
             seen = self.observe(entry.spec)
-            if isinstance(seen.trust, Trust) and seen.trust.waiting:
-                self._wake({trust_domain_key(entry.spec.trust_domain)})
         elif turn is None:
             self._remember_what_is_right(seen, obstacles.keys() | failures.keys())
         wanted = status.of_identity(seen, obstacles | dict(failures), entry.status, now)
         was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
         await self._report(key, entry, wanted)
+        if isinstance(seen.trust, Trust) and seen.trust.waiting:  # whatever happened here, it may be what it waited for
+            self._wake({trust_domain_key(entry.spec.trust_domain)})
         self._tell(key, entry, was_ready, wanted, actions, failures)
         waits = (obstacle.retry for obstacle in failures.values() if isinstance(obstacle, Held))
         return earliest(_next_look(wanted), planning.next_defect(seen, now), turn, *waits)
@@ -99,13 +99,15 @@ class IdentityReconciler(Reconciler):
         ready: list[Due] = []
         turns: list[datetime] = []
         for action in actions:
-            at = now
-            if isinstance(action, Write) and action.due.reason in _PACED and isinstance(seen.trust, Trust):
-                at = self._pace.turn(seen.identity.key, seen.trust.domain, now)
+            if not isinstance(action, Write) or action.due.reason not in _PACED or not isinstance(seen.trust, Trust):
+                ready.append(action)
+                continue
+            at = self._pace.turn(seen.identity.key, seen.trust.domain, now)
             if at <= now:
                 ready.append(action)
             else:
                 turns.append(at)
+                ready += planning.meanwhile(action.credential, seen, now)
         return ready, earliest(*turns)
 
     def observe(self, identity: Identity) -> Observed:

@@ -64,7 +64,7 @@ class Inventory:
         if old is not None and _same_request(old, new):
             new.spec = old.spec
             return set() if new.status == old.status else {key}
-        woken = {key} | self._unindex(key, old) | self._index(key, new)
+        woken = {key} | self._left(old, new) | self._unindex(key, old) | self._index(key, new)
         if old is None or _callers(old) != _callers(new) or old.meta.uid != new.meta.uid:
             woken |= self._named_by.get(key, set())
         return woken
@@ -78,7 +78,7 @@ class Inventory:
         del self.identities[key]
         self._gone.add(old.meta.uid)
         self._forget_owner(key)
-        return self._unindex(key, old) | self._named_by.get(key, set()) | {key}
+        return self._left(old, None) | self._unindex(key, old) | self._named_by.get(key, set()) | {key}
 
     def put_trust_domain(self, body: Mapping[str, Any]) -> set[Key]:
         """Take in a TrustDomain as the API has it."""
@@ -249,6 +249,11 @@ class Inventory:
         """Return the identities that refer to a trust domain."""
         return set(self._of_domain.get(domain, ()))
 
+    def _left(self, old: Entry[Identity] | None, new: Entry[Identity] | None) -> set[Key]:
+        """Return the trust domain that an identity does not use any more: it may have waited for it."""
+        before, after = _domain(old), _domain(new)
+        return {trust_domain_key(before)} & self.domains.keys() if before is not None and before != after else set()
+
     def _index(self, key: Key, entry: Entry[Identity]) -> set[Key]:
         if isinstance(entry.spec, InvalidSpecError):
             return set()
@@ -315,6 +320,12 @@ def _is_older(new: Entry[Any], old: Entry[Any] | None) -> bool:
 
 def _same_request(old: Entry[Any], new: Entry[Any]) -> bool:
     return old.meta == new.meta
+
+
+def _domain(entry: Entry[Identity] | None) -> str | None:
+    if entry is None or entry.meta.deleting or isinstance(entry.spec, InvalidSpecError):
+        return None
+    return entry.spec.trust_domain
 
 
 def _callers(entry: Entry[Identity]) -> object:

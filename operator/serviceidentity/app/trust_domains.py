@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 class TrustDomainReconciler(Reconciler):
     """Makes, activates and retires the authorities of a trust domain."""
 
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._told: dict[Key, Trust | Held] = {}  # what identities have been woken for
+
     async def reconcile(self, key: Key) -> tuple[datetime | None, bool]:
         """Do what is due and return when to come back, and whether identities have to look again.
 
@@ -41,6 +45,7 @@ class TrustDomainReconciler(Reconciler):
         """
         entry = self._inventory.domains.get(key)
         if entry is None or entry.meta.deleting:
+            self._told.pop(key, None)
             return None, True
         now = self._clock()
         if isinstance(entry.spec, InvalidSpecError):
@@ -49,7 +54,7 @@ class TrustDomainReconciler(Reconciler):
             return None, True
         domain = entry.spec
         problem: Held | Failure | None = next(iter(status.backing_off(entry.status, entry.meta, now).values()), None)
-        changed, before = False, self._trust.of(domain.meta.name, now)
+        changed, told = False, self._told.setdefault(key, self._trust.of(domain.meta.name, now))
         if problem is None:
             try:
                 changed = await self._advance(domain, _active_roots(entry.status), now)
@@ -59,7 +64,7 @@ class TrustDomainReconciler(Reconciler):
         try:
             seen = self._observe(domain, _active_roots(entry.status), now)
         except MalformedError as error:
-            problem = problem or Held(authority.AUTHORITY_UNREADABLE, str(error))
+            problem = Held(authority.AUTHORITY_UNREADABLE, str(error))  # whatever else there is to say
             seen = Hierarchy(domain, ())
         if problem is None:
             signer = trust.signer if isinstance(trust, Trust) else trust
@@ -76,7 +81,8 @@ class TrustDomainReconciler(Reconciler):
                 key, entry.meta.uid, ready["reason"], ready["message"], warning=ready["status"] == "False"
             )
         text = wanted.get("nextActionTime")
-        return parse_time(text) if text else None, trust != before or ready["status"] != was_ready
+        self._told[key] = trust
+        return parse_time(text) if text else None, trust != told or ready["status"] != was_ready
 
     def _observe(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> Hierarchy:
         """Gather what decisions about the authorities depend on. Raises MalformedError."""

@@ -17,7 +17,7 @@ class TrustRegistry:
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         self._read: dict[tuple[str, int], Authority] = {}
-        self._trust: dict[tuple[str, str, int, tuple[tuple[str, int], ...]], tuple[Trust, datetime]] = {}
+        self._trust: dict[tuple[str, str, int, tuple[tuple[str, int], ...]], tuple[Trust, datetime, datetime]] = {}
 
     def of(self, name: str, now: datetime) -> Trust | Held:
         """Return who signs for the trust domain, or why nobody does now."""
@@ -32,13 +32,13 @@ class TrustRegistry:
             return Held("TrustDomainNotReady", f"an authority of trust domain {name} can't be read")
         version = tuple(sorted((a.view.name, a.view.resource_version) for a in authorities))
         known = self._trust.get((name, entry.meta.uid, entry.meta.generation, version))
-        if known is not None and now < known[1]:
+        if known is not None and known[1] <= now < known[2]:
             return known[0]
         trust = authority.trust_of(Hierarchy(entry.spec, authorities), now)
         if isinstance(trust, Trust):
             self._trust = {key: value for key, value in self._trust.items() if key[0] != name}
-            until = upcoming(now, *(a.not_after for a in authorities))
-            self._trust[name, entry.meta.uid, entry.meta.generation, version] = trust, until or now
+            until = upcoming(now, *(time for a in authorities for time in (a.not_before, a.not_after)))
+            self._trust[name, entry.meta.uid, entry.meta.generation, version] = trust, now, until or now
         return trust
 
     def spiffe_domain(self, name: str) -> str | None:

@@ -1,8 +1,10 @@
 """What the commands do: read our objects, or annotate and patch them, with the rights of whoever asks."""
 
+import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,15 +13,17 @@ import yaml
 from serviceidentity.adapters.kube.client import MERGE_PATCH, Json, KubeClient, segment
 from serviceidentity.adapters.kube.objects import collection
 from serviceidentity.domain import ownership
+from serviceidentity.domain.authority import AuthorityState, Role
 from serviceidentity.domain.authority.signing import ACTIVATE_ANNOTATION, ROTATE_ROOT_ANNOTATION
 from serviceidentity.domain.model import Kind
-from serviceidentity.errors import MissingError, ServiceIdentityError
+from serviceidentity.errors import ConflictError, MissingError, ServiceIdentityError
 
 REQUESTS: Final = {
     "prepare": (ROTATE_ROOT_ANNOTATION, "a new root is being prepared"),
     "rotate": (ownership.ROTATE_ANNOTATION, "a new intermediate is being prepared"),
     "activate": (ACTIVATE_ANNOTATION, "what is prepared signs as soon as everyone has it"),
 }
+_ATTEMPTS: Final = 5
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -27,15 +31,17 @@ class UsageError(ServiceIdentityError):
     """What was asked for does not exist or makes no sense."""
 
 
-def context_namespace(kubeconfig: str, context: str | None) -> str:
-    """Return the namespace of a kubeconfig's context, `default` when it names none."""
+def context_of(kubeconfig: str, wanted: str | None) -> tuple[str | None, str]:
+    """Return the context to use, by default the first that is current, and its namespace. Raises UsageError."""
     try:
-        config = yaml.safe_load(Path(kubeconfig).read_text()) or {}
-        wanted = context or config.get("current-context")
-        found = next(item["context"] for item in config.get("contexts") or () if item["name"] == wanted)
-        return str(found.get("namespace") or "default")
-    except (OSError, StopIteration, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return "default"
+        configs = [yaml.safe_load(Path(path).read_text()) or {} for path in kubeconfig.split(os.pathsep)]
+        name = wanted or next((one["current-context"] for one in configs if one.get("current-context")), None)
+        contexts = [item for one in configs for item in one.get("contexts") or () if item["name"] == name]
+        if not contexts and name is not None:
+            raise UsageError(f"no usable kubeconfig: there is no context {name} in {kubeconfig}")
+        return name, str(contexts[0]["context"].get("namespace") or "default") if contexts else "default"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        raise UsageError(f"no usable kubeconfig: {kubeconfig} can't be read") from None
 
 
 async def status(client: KubeClient, namespace: str | None, name: str | None) -> str:
@@ -43,7 +49,10 @@ async def status(client: KubeClient, namespace: str | None, name: str | None) ->
     if name is not None:
         item = await _get(client, Kind.SERVICE_IDENTITY, namespace or "default", name)
         return _details(item)
-    items, _ = await client.list_all(collection(Kind.SERVICE_IDENTITY, namespace or ""))
+    try:
+        items, _ = await client.list_all(collection(Kind.SERVICE_IDENTITY, namespace or ""))
+    except MissingError:
+        raise UsageError("the cluster knows no ServiceIdentity: is the operator installed?") from None
     rows = [["NAMESPACE", "NAME", "READY", "REASON", "EXPIRES", "NEXT ACTION"]]
     for item in items:
         found, ready = item.get("status") or {}, _ready(item)
@@ -69,6 +78,11 @@ async def rotate(client: KubeClient, namespace: str, name: str) -> str:
 async def ask(client: KubeClient, domain: str, step: str) -> str:
     """Ask for a step in the life of a trust domain's authorities."""
     annotation, answer = REQUESTS[step]
+    if step == "activate":
+        found = _authorities(await _get(client, Kind.TRUST_DOMAIN, "", domain))
+        if not any(one["state"] == AuthorityState.PREPARED for one in found):
+            # The request would be lost: it is about what is prepared when it is made.
+            raise UsageError(f"nothing is prepared in {domain}; see `kubectl sid ca status {domain}`")
     await _annotate(client, Kind.TRUST_DOMAIN, "", domain, annotation)
     return f"{domain}: {answer}"
 
@@ -86,24 +100,32 @@ async def ca_status(client: KubeClient, domain: str) -> str:
 
 
 async def taint(client: KubeClient, domain: str, authority: str, *, at_once: bool) -> str:
-    """List an authority as tainted in the spec of its trust domain."""
-    item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
-    fingerprint = _fingerprint(item, authority)
-    entry = {"fingerprint": fingerprint, "removeFromBundle": "Immediately" if at_once else "WhenUnused"}
-    kept = [old for old in _tainted(item) if _plain(old["fingerprint"]) != fingerprint]
-    await _set_tainted(client, item, [*kept, entry])
-    listed = _as_yaml({"taintedAuthorities": [*kept, entry]})
+    """List an authority as tainted in the spec of its trust domain. One that left the bundle does not come back."""
+
+    def add(item: Json, fingerprint: str) -> list[Json]:
+        roles = {found["fingerprint"]: found["role"] for found in _authorities(item)}
+        if at_once and roles.get(fingerprint) == Role.INTERMEDIATE:
+            raise UsageError(f"{authority} is an intermediate and in no bundle; to have it refused, taint its root")
+        old = [one for one in _tainted(item) if _plain(one["fingerprint"]) == fingerprint]
+        now = at_once or any(one.get("removeFromBundle") == "Immediately" for one in old)
+        entry = {"fingerprint": fingerprint, "removeFromBundle": "Immediately" if now else "WhenUnused"}
+        return [*_but(item, fingerprint), entry]
+
+    fingerprint, tainted = await _change_tainted(client, domain, authority, add)
+    listed = _as_yaml({"taintedAuthorities": tainted})
     return f"{domain}: {fingerprint} is tainted. If the TrustDomain comes from Git, its spec there needs:\n{listed}"
 
 
 async def untaint(client: KubeClient, domain: str, authority: str) -> str:
     """Take an authority off the list."""
-    item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
-    fingerprint = _fingerprint(item, authority)
-    kept = [old for old in _tainted(item) if _plain(old["fingerprint"]) != fingerprint]
-    if len(kept) == len(_tainted(item)):
-        raise UsageError(f"{authority} is not tainted")
-    await _set_tainted(client, item, kept)
+
+    def remove(item: Json, fingerprint: str) -> list[Json]:
+        kept = _but(item, fingerprint)
+        if len(kept) == len(_tainted(item)):
+            raise UsageError(f"{authority} is not tainted")
+        return kept
+
+    fingerprint, _ = await _change_tainted(client, domain, authority, remove)
     return f"{domain}: {fingerprint} is not tainted any more; what was replaced stays replaced"
 
 
@@ -126,12 +148,31 @@ def _fingerprint(item: Json, authority: str) -> str:
     return wanted
 
 
-async def _set_tainted(client: KubeClient, item: Json, tainted: Sequence[Json]) -> None:
-    # The version that was read goes along: a list that somebody else changed meanwhile is not overwritten.
+async def _change_tainted(
+    client: KubeClient, domain: str, authority: str, change: Callable[[Json, str], list[Json]]
+) -> tuple[str, list[Json]]:
+    """Change the list of tainted authorities and return the fingerprint in question, and the list as it is now.
+
+    The version that was read goes along: a list that somebody else changed meanwhile is not overwritten. The operator
+    may be writing the status all the time, so that is tried several times.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(ConflictError):
+            return await _try_tainted(client, domain, authority, change)
+    return await _try_tainted(client, domain, authority, change)
+
+
+async def _try_tainted(
+    client: KubeClient, domain: str, authority: str, change: Callable[[Json, str], list[Json]]
+) -> tuple[str, list[Json]]:
+    item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
+    fingerprint = _fingerprint(item, authority)
+    tainted = change(item, fingerprint)
     meta = {"resourceVersion": item["metadata"]["resourceVersion"]}
-    patch = {"metadata": meta, "spec": {"taintedAuthorities": list(tainted) or None}}
+    patch = {"metadata": meta, "spec": {"taintedAuthorities": tainted or None}}
     path = f"{collection(Kind.TRUST_DOMAIN, '')}/{segment(item['metadata']['name'])}"
     await client.request("PATCH", path, patch, MERGE_PATCH)
+    return fingerprint, tainted
 
 
 async def _annotate(client: KubeClient, kind: Kind, namespace: str, name: str, annotation: str) -> None:
@@ -161,6 +202,10 @@ def _authorities(item: Json) -> list[dict[str, str]]:
 
 def _tainted(item: Json) -> list[Json]:
     return list(item["spec"].get("taintedAuthorities") or ())
+
+
+def _but(item: Json, fingerprint: str) -> list[Json]:
+    return [one for one in _tainted(item) if _plain(one["fingerprint"]) != fingerprint]
 
 
 def _plain(fingerprint: str) -> str:

@@ -3,13 +3,23 @@
 import argparse
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.cli import commands
 from serviceidentity.errors import PortError
+
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of an object")
+    return text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,15 +27,15 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="kubectl sid", description="Service identities and their authorities.")
     top.add_argument("--kubeconfig", help="default: $KUBECONFIG, else ~/.kube/config")
     top.add_argument("--context")
-    top.add_argument("-n", "--namespace", help="default: that of the context")
+    top.add_argument("-n", "--namespace", type=_name, help="default: that of the context")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="command")
 
     status = verbs.add_parser("status", help="what each credential is, and what happens next")
-    status.add_argument("name", nargs="?", help="of a ServiceIdentity; default: all of the namespace")
+    status.add_argument("name", nargs="?", type=_name, help="of a ServiceIdentity; default: all of the namespace")
     status.add_argument("-A", "--all-namespaces", action="store_true")
 
     rotate = verbs.add_parser("rotate", help="new credentials now")
-    rotate.add_argument("name", help="of a ServiceIdentity")
+    rotate.add_argument("name", type=_name, help="of a ServiceIdentity")
 
     ca = verbs.add_parser("ca", help="the authorities of a TrustDomain")
     steps = ca.add_subparsers(dest="step", required=True, metavar="step")
@@ -38,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         ("untaint", "take a taint back"),
     ):
         step = steps.add_parser(name, help=text)
-        step.add_argument("trust_domain", metavar="trust-domain")
+        step.add_argument("trust_domain", type=_name, metavar="trust-domain")
         if name in ("taint", "untaint"):
             step.add_argument("authority", help="name of its Secret, or its fingerprint, as `ca status` shows them")
         if name == "taint":
@@ -48,19 +58,21 @@ def parser() -> argparse.ArgumentParser:
 
 
 def kubeconfig(given: str | None) -> str:
-    """Return the path of the kubeconfig to use. Raises UsageError when it is not there."""
-    path = (given or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")).split(os.pathsep)[0]
-    if not Path(path).is_file():
-        raise commands.UsageError(f"no usable kubeconfig: {path} does not exist")
-    return path
+    """Return the path of the kubeconfig to use, several as $KUBECONFIG has them. Raises UsageError without any."""
+    paths = given or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    found = [path for path in paths.split(os.pathsep) if path and Path(path).is_file()]
+    if not found:
+        raise commands.UsageError(f"no usable kubeconfig: {paths} does not exist")
+    return os.pathsep.join(found)
 
 
 async def run(arguments: argparse.Namespace) -> str:
     """Carry the command out and return what to print. Raises PortError and commands.UsageError."""
     path = kubeconfig(arguments.kubeconfig)
-    client = await KubeClient.connect(path, arguments.context)
+    context, own_namespace = commands.context_of(path, arguments.context)
+    client = await KubeClient.connect(path, context)
     try:
-        namespace = arguments.namespace or commands.context_namespace(path, arguments.context)
+        namespace = arguments.namespace or own_namespace
         match arguments.verb:
             case "status":
                 return await commands.status(client, None if arguments.all_namespaces else namespace, arguments.name)
@@ -87,7 +99,10 @@ async def _authority(client: KubeClient, arguments: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: prints the answer, or one line on stderr and exit code 1."""
-    arguments = parser().parse_args(argv)
+    grammar = parser()
+    arguments = grammar.parse_args(argv)
+    if arguments.verb == "status" and arguments.name is not None and arguments.all_namespaces:
+        grammar.error("a name is one in one namespace: leave out --all-namespaces")
     try:
         print(asyncio.run(run(arguments)))  # noqa: T201  # this is what a command is for
     except (PortError, commands.UsageError) as error:

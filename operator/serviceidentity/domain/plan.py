@@ -108,15 +108,9 @@ def _for_credential(credential: Credential, seen: Observed, now: datetime) -> li
     outcome = credential.decide(seen, now)
     if isinstance(outcome, Due):
         return [Write(credential, secret, outcome)]
-    held: list[Action] = []
-    if isinstance(outcome, Held):
-        held = [Hold(credential, outcome)]
-        meanwhile = credential.meanwhile(seen, now)
-        if meanwhile is not None and secret not in seen.drifted:
-            return [*held, Write(credential, secret, meanwhile)]
-    if secret in seen.drifted:
-        message = f"Secret {secret} was {seen.drifted[secret]} by someone else"
-        return [*held, Restore(credential, secret, Due(Reason.DRIFTED, message, fresh=False))]
+    held: list[Action] = [Hold(credential, outcome)] if isinstance(outcome, Held) else []
+    if repairs := meanwhile(credential, seen, now, trust=bool(held)):
+        return [*held, *repairs]
     view = seen.contents.get(secret)
     if held or view is None:
         return held
@@ -125,6 +119,16 @@ def _for_credential(credential: Credential, seen: Observed, now: datetime) -> li
             Restore(credential, secret, Due(Reason.METADATA_CHANGED, "labels, annotations or owner changed", False))
         ]
     return []
+
+
+def meanwhile(credential: Credential, seen: Observed, now: datetime, *, trust: bool = True) -> list[Write | Restore]:
+    """Return what is done for a credential that can't be issued anew yet: drift is repaired, `trust` is published."""
+    secret = credential.secret_name(seen.identity)
+    if secret in seen.drifted:
+        message = f"Secret {secret} was {seen.drifted[secret]} by someone else"
+        return [Restore(credential, secret, Due(Reason.DRIFTED, message, fresh=False))]
+    due = credential.meanwhile(seen, now) if trust else None
+    return [Write(credential, secret, due)] if due is not None else []
 
 
 def _removals(seen: Observed) -> list[Remove]:

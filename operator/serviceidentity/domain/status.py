@@ -129,8 +129,11 @@ def of_trust_domain(
     if problem is None:
         ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign" + _waiting(seen, now))
     else:
-        ready = ("Ready", False, problem.reason, problem.message)
-    lost = problem is not None and problem.reason in (AUTHORITY_MISSING, AUTHORITY_UNREADABLE)
+        # A failure that is told again is told in its own words.
+        also = _waiting(seen, now) if isinstance(problem, Held) else ""
+        ready = ("Ready", False, problem.reason, problem.message + also)
+    unreadable = problem is not None and problem.reason in (AUTHORITY_MISSING, AUTHORITY_UNREADABLE)
+    lost = unreadable or bool(seen.recorded - {item.view.name for item in seen.authorities})
     listed = [_authority(seen, authority, now) for authority in _by_age(seen.authorities)]
     status: Json = {
         "observedGeneration": domain.meta.generation,
@@ -139,7 +142,7 @@ def of_trust_domain(
         "authorities": previous.get("authorities", []) if lost else listed,
     }
     failures = [problem] if isinstance(problem, Failure) else []
-    return _finish(status, deadline, _backoff(failures, previous, domain.meta, now))
+    return _finish(status, deadline, _backoff(failures, previous, domain.meta, now, _signs_until(seen, now)))
 
 
 def of_invalid(meta: Meta, path: str, message: str, previous: Mapping[str, Any], now: datetime) -> Json:
@@ -248,6 +251,12 @@ def _by_age(authorities: Sequence[Authority]) -> list[Authority]:
     return sorted(authorities, key=lambda a: (a.role is not Role.ROOT, -a.generation))
 
 
+def _signs_until(seen: Hierarchy, now: datetime) -> datetime:
+    """When nobody can sign any more, if nothing is done: now, when that is so already."""
+    signer = seen.active(Role.INTERMEDIATE)
+    return signer.not_after if signer is not None and seen.is_usable(signer, now) else now
+
+
 def _waiting(seen: Hierarchy, now: datetime) -> str:
     """Name what a prepared root is waiting for, when that is not only time."""
     root = seen.prepared(Role.ROOT, now)
@@ -260,7 +269,7 @@ def _authority(seen: Hierarchy, authority: Authority, now: datetime) -> Json:
     facts = certificates.facts(authority.certificate)
     state = state_of(seen, authority, now)
     times = {"publishedTime": authority.published_at, "activationTime": authority.activated_at}
-    if state is AuthorityState.PREPARED and (authority.role is Role.INTERMEDIATE or authority.published_at):
+    if state is AuthorityState.PREPARED:
         times["activationTime"] = activation_of(seen, authority, now)
     if state is AuthorityState.ACTIVE:
         times["renewalTime"] = renewal_of(seen.domain, authority)

@@ -58,6 +58,10 @@ def states(world):
     return {a["secretName"].removeprefix("default-"): a["state"] for a in world.status(DEFAULT)["authorities"]}
 
 
+def bundles(world):
+    return {v.value("ca.crt") for (space, _), v in world.api.stored.items() if space == "shop"}
+
+
 def issuers(world):
     leaves = (v for (space, _), v in world.api.stored.items() if space == "shop")
     return Counter(certificates.load_chain(v.value("tls.crt"))[1].serial_number for v in leaves)
@@ -115,3 +119,41 @@ async def test_one_that_cant_get_the_bundle_holds_up_the_root_and_is_named(world
     for _ in range(4):
         await world.settle(HOUR)
     assert states(world)["root-2"] == "Active", "the suspended one is not waited for"
+
+
+@scenario
+async def test_a_root_that_is_revoked_leaves_every_bundle_at_once_also_of_those_in_line(world):
+    change(world)
+    for number in range(5):
+        world.apply({"certificate": {}}, name=f"s{number}", uid=f"u-{number}")
+    await world.settle()
+    change(world, annotations={"serviceidentity.dev/rotate-root": "1"})
+    await world.settle()
+    await world.settle(HOUR)
+    (fingerprint,) = (
+        a["fingerprint"] for a in world.status(DEFAULT)["authorities"] if a["secretName"].endswith("root-1")
+    )
+    change(world, taintedAuthorities=[{"fingerprint": fingerprint, "removeFromBundle": "Immediately"}])
+    await world.settle()
+    assert bundles(world) == {world.api.stored["system", "default-root-2"].value("tls.crt")}
+    assert len(issuers(world)) == 2, "the others wait for their turn"
+    await world.settle(SECOND)
+    assert len(issuers(world)) == 1
+
+
+@scenario
+async def test_a_secret_that_is_deleted_while_it_is_in_line_is_put_back_at_once(world):
+    change(world)
+    for number in range(5):
+        world.apply({"certificate": {}}, name=f"s{number}", uid=f"u-{number}")
+    await world.settle()
+    taint(world, "default-intermediate-1")
+    await world.settle()
+    waiting = [at for at, v in world.api.stored.items() if v.annotations.get("serviceidentity.dev/revision") == "1"]
+    assert len(waiting) == 2
+    del world.api.stored[waiting[0]]
+    world.engine.wake(world.engine.inventory.drop_secret(*waiting[0]))
+    await world.settle()
+    assert waiting[0] in world.api.stored
+    await world.settle(SECOND)
+    assert len(issuers(world)) == 1

@@ -13,6 +13,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from yaml import YAMLError
 
 from serviceidentity.errors import (
     AlreadyExistsError,
@@ -32,7 +33,7 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 
 _MESSAGES: Final[Mapping[int, str]] = {
     400: "the API server could not understand the request",
-    401: "the API server did not accept the operator's credentials",
+    401: "the API server did not accept the credentials",
     403: "the API server does not allow this: missing permission, exhausted quota or a namespace being deleted",
     404: "the object or its namespace does not exist",
     409: "the object changed meanwhile",
@@ -64,9 +65,9 @@ class KubeClient:
                 await load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
             else:
                 load_incluster_config(client_configuration=configuration)
-        except (ConfigException, OSError) as error:
+            return cls(configuration)
+        except (ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError, YAMLError) as error:
             raise RejectedError("no usable kubeconfig, and not running in a cluster") from error
-        return cls(configuration)
 
     async def close(self) -> None:
         """Close all connections."""

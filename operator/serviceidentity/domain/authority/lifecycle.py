@@ -57,12 +57,18 @@ class Hierarchy:
         return sorted((a for a in self.authorities if a.role is role), key=lambda a: a.generation)
 
     def active(self, role: Role) -> Authority | None:
-        """Return the one that was activated last, even when it is over by now."""
-        activated = [a for a in self.of(role) if a.activated_at is not None]
-        return max(activated, key=lambda a: (a.activated_at, a.generation), default=None)
+        """Return the newest that was activated, even when it is over by now; of the newest root if there is one."""
+        return max((a for a in self.of(role) if a.activated_at is not None), key=self.order, default=None)
+
+    def order(self, authority: Authority) -> tuple[int, int]:
+        """Return what authorities of a role follow each other by. Not by time: a clock may have been wrong."""
+        root = self.root_of(authority)
+        return (root.generation if root else 0, authority.generation)
 
     def root_of(self, intermediate: Authority) -> Authority | None:
-        """Return the root that signed an intermediate."""
+        """Return the root that signed an intermediate; None for a root."""
+        if intermediate.role is Role.ROOT:
+            return None
         return next((root for root in self.of(Role.ROOT) if root.signed(intermediate)), None)
 
     def is_tainted(self, authority: Authority) -> bool:
@@ -70,12 +76,12 @@ class Hierarchy:
         tainted = self.domain.tainted.keys()
         if authority.fingerprint in tainted:
             return True
-        root = self.root_of(authority) if authority.role is Role.INTERMEDIATE else None
+        root = self.root_of(authority)
         return root is not None and root.fingerprint in tainted
 
     def is_usable(self, authority: Authority | None, now: datetime) -> bool:
         """Say whether the authority may sign now: activated, alive, and so is the root above it."""
-        if authority is None or authority.activated_at is None or now >= authority.not_after:
+        if authority is None or authority.activated_at is None or not authority.not_before <= now < authority.not_after:
             return False
         if self.is_tainted(authority):
             return False
@@ -86,8 +92,13 @@ class Hierarchy:
 
     def prepared(self, role: Role, now: datetime) -> Authority | None:
         """Return the newest one that waits to be activated."""
-        waiting = [a for a in self.of(role) if a.activated_at is None and now < a.not_after and not self.is_tainted(a)]
+        waiting = [a for a in self.of(role) if self.waits(a) and now < a.not_after and not self.is_tainted(a)]
         return waiting[-1] if waiting else None
+
+    def waits(self, authority: Authority) -> bool:
+        """Say whether an authority is still to be activated. One that is older than the active one never will be."""
+        active = self.active(authority.role)
+        return authority.activated_at is None and (active is None or self.order(authority) > self.order(active))
 
 
 def state_of(seen: Hierarchy, authority: Authority, now: datetime) -> AuthorityState:
@@ -109,7 +120,9 @@ def renewal_of(domain: TrustDomain, authority: Authority) -> datetime:
     if authority.role is Role.ROOT:
         needed += propagation_of(domain, authority)
     lead = max(spec.renew_before or lifetime / 3, needed)
-    return renewal_time(authority.not_before, authority.not_after, lead, authority.view.name)
+    due = renewal_time(authority.not_before, authority.not_after, lead, authority.view.name)
+    # With a duration that was shortened since, a successor made any earlier would end first.
+    return max(due, authority.not_after - spec.duration + timedelta(seconds=1))
 
 
 def propagation_of(domain: TrustDomain, authority: Authority) -> timedelta:
@@ -173,7 +186,7 @@ def prepared_root_signs_its_intermediate(seen: Hierarchy, now: datetime) -> Verd
 def prepared_root_is_published(seen: Hierarchy, now: datetime) -> Verdict | None:
     """Everyone has it: from now on the propagation time runs."""
     root = seen.prepared(Role.ROOT, now)
-    if root is None or root.published_at is not None or not seen.usage.published:
+    if root is None or _has_been(root.published_at, now) or not seen.usage.published:
         return None
     return MarkAuthority(root.view.name, PUBLISHED_ANNOTATION, "Published", "everyone who gets the bundle has it")
 
@@ -181,13 +194,23 @@ def prepared_root_is_published(seen: Hierarchy, now: datetime) -> Verdict | None
 def prepared_root_is_propagated(seen: Hierarchy, now: datetime) -> Verdict | None:
     """Everyone has had it for long enough; or the one before can't be used anyway."""
     root = seen.prepared(Role.ROOT, now)
-    if root is None or root.published_at is None or now < activation_of(seen, root, now):
+    due = activation_of(seen, root, now) if root is not None else None
+    if root is None or due is None or now < due:
         return None
     return MarkAuthority(root.view.name, ACTIVATED_ANNOTATION, "Activated", "it has been published for its time")
 
 
-def activation_of(seen: Hierarchy, authority: Authority, now: datetime) -> datetime:
-    """When a prepared authority becomes active, as far as that is known now."""
+def activation_of(seen: Hierarchy, authority: Authority, now: datetime) -> datetime | None:
+    """When a prepared authority becomes active; None while that depends on others having its root."""
+    root = seen.root_of(authority)
+    if root is not None and seen.waits(root):
+        return activation_of(seen, root, now)  # they become active together
+    if root is None and not _has_been(authority.published_at, now):
+        return None
+    return max(_propagated(seen, authority, now), authority.not_before)
+
+
+def _propagated(seen: Hierarchy, authority: Authority, now: datetime) -> datetime:
     if _activation_asked_for(seen, authority) or not seen.is_usable(seen.active(authority.role), now):
         return now
     if authority.role is Role.ROOT:
@@ -218,7 +241,8 @@ def intermediate_is_propagated(seen: Hierarchy, now: datetime) -> Verdict | None
     if not waiting:
         return None
     latest, another_root = waiting[-1], active is None or not root.signed(active)
-    if another_root or now >= activation_of(seen, latest, now):
+    due = activation_of(seen, latest, now)
+    if another_root or (due is not None and now >= due):
         return MarkAuthority(latest.view.name, ACTIVATED_ANNOTATION, "Activated", f"under {root.view.name}")
     return None
 
@@ -244,7 +268,7 @@ def tainted_is_unused(seen: Hierarchy, now: datetime) -> Verdict | None:
     for authority in _replaced(seen, now):
         if authority.role is Role.ROOT or not seen.is_tainted(authority) or authority.activated_at is None:
             continue
-        if authority.unused_since is None and not _in_use(seen, authority):
+        if not _has_been(authority.unused_since, now) and not _in_use(seen, authority):
             return MarkAuthority(authority.view.name, UNUSED_ANNOTATION, "Unused", "nothing it signed is in use")
     return None
 
@@ -270,9 +294,8 @@ def retirement_of(seen: Hierarchy, authority: Authority, now: datetime) -> datet
         if authority.unused_since is None or _in_use(seen, authority):
             return authority.not_after
         return min(authority.not_after, authority.unused_since + propagation_of(seen.domain, authority))
-    others = [(a.activated_at, a.generation) for a in seen.of(authority.role) if a.activated_at is not None]
-    later = (time for time, number in others if (time, number) > (authority.activated_at, authority.generation))
-    superseded = min(later, default=now)
+    others = (a for a in seen.of(authority.role) if seen.order(a) > seen.order(authority))
+    superseded = min((a.activated_at for a in others if a.activated_at is not None), default=now)
     last_leaf = seen.usage.leaves.get(authority.fingerprint, superseded)
     # What is known to be in use, and what may be: nothing it signed before it was superseded lives longer.
     return min(authority.not_after, max(superseded + seen.domain.max_leaf_duration, last_leaf))
@@ -288,8 +311,15 @@ def _replaced(seen: Hierarchy, now: datetime) -> list[Authority]:
 
 
 def _under(seen: Hierarchy, root: Authority, now: datetime) -> list[Authority]:
-    """Return the root's intermediates that sign or may sign some day, oldest first."""
-    return [a for a in seen.of(Role.INTERMEDIATE) if root.signed(a) and now < a.not_after and not seen.is_tainted(a)]
+    """Return the root's intermediates that sign or may sign some day, oldest first; a retiring one never will."""
+    able = [a for a in seen.of(Role.INTERMEDIATE) if root.signed(a) and now < a.not_after and not seen.is_tainted(a)]
+    active = seen.active(Role.INTERMEDIATE)
+    return [a for a in able if a == active or seen.waits(a)]
+
+
+def _has_been(at: datetime | None, now: datetime) -> bool:
+    """Say whether something is on record that has really been: a time to come was written by a clock that was ahead."""
+    return at is not None and at <= now
 
 
 def _in_use(seen: Hierarchy, authority: Authority) -> bool:
@@ -341,14 +371,10 @@ def plan(seen: Hierarchy, now: datetime) -> Verdict | None:
 
 def deadline(seen: Hierarchy, now: datetime) -> datetime | None:
     """When the trust domain needs attention next, if nothing changes before."""
-    due: list[datetime] = []
-    for role in Role:
-        active, prepared = seen.active(role), seen.prepared(role, now)
-        if active is not None:
-            due += [renewal_of(seen.domain, active), active.not_after]
-        if prepared is not None and (role is Role.INTERMEDIATE or prepared.published_at is not None):
-            due.append(activation_of(seen, prepared, now))
-        if prepared is not None:
-            due.append(prepared.not_after)
+    due: list[datetime | None] = []
+    for active in filter(None, map(seen.active, Role)):
+        due += [active.not_before, renewal_of(seen.domain, active), active.not_after]
+    for waiting in filter(seen.waits, seen.authorities):
+        due += [activation_of(seen, waiting, now), waiting.not_after]
     due += [retirement_of(seen, authority, now) for authority in _replaced(seen, now)]
     return upcoming(now, *due)

@@ -11,6 +11,7 @@ from serviceidentity.domain.material import Held
 from serviceidentity.domain.model import TrustDomain
 from serviceidentity.domain.pki import certificates
 from serviceidentity.domain.pki.certificates import Issuer
+from serviceidentity.domain.schedule import format_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ def _signer(seen: Hierarchy, now: datetime) -> Issuer | Held:
         return Held("IssuerExpired", f"the authority of trust domain {name} has expired; its successor is on its way")
     if seen.is_tainted(active):
         return Held("IssuerTainted", f"the authority of trust domain {name} is tainted; its successor is on its way")
+    if now < active.not_before:
+        begin = format_time(active.not_before)
+        return Held("IssuerNotYetValid", f"the authority of trust domain {name} begins at {begin}; is the clock right?")
     if not seen.is_usable(active, now):
         return Held("TrustDomainNotReady", f"trust domain {name} has no authority that can sign yet")
     return active.issuer

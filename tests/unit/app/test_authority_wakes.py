@@ -1,0 +1,164 @@
+"""Whatever a prepared or tainted authority waits for: when it has happened, its life goes on without a restart."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from serviceidentity.domain.material import SecretContent
+from serviceidentity.domain.model import Kind
+from serviceidentity.errors import RejectedError, RetryableError
+from tests.unit.app.scenarios import restarted, scenario
+from tests.unit.app.test_taint import DEFAULT, change, states, taint
+from tests.unit.domain.builders import DAY, HOUR, view_of
+
+SECOND = timedelta(seconds=1)
+ROTATE = {"serviceidentity.dev/rotate-root": "1"}
+
+
+def refuse(world, secret):
+    """Let writes of a Secret fail, as those of a quota or a webhook do; return how to end that."""
+    real = world.api.replace
+
+    async def refusing(view, content, metadata):
+        if view.name == secret:
+            raise RejectedError("quota")
+        return await real(view, content, metadata)
+
+    world.api.replace = refusing
+    return lambda: setattr(world.api, "replace", real)
+
+
+def delete(world, key):
+    body = world.api.objects.pop(key)
+    world.engine.wake(world.engine.inventory.drop_identity(key.namespace, key.name, body["metadata"]["uid"]))
+    for at in [at for at in world.api.stored if at[0] == key.namespace]:
+        del world.api.stored[at]
+        world.engine.wake(world.engine.inventory.drop_secret(*at))
+
+
+@pytest.mark.parametrize("how", ["deleted", "deleting", "suspended", "moved", "no certificate"])
+@scenario
+async def test_a_root_waits_no_longer_for_an_identity_that_is_out_of_the_way(world, how):
+    change(world)
+    slow = world.apply({"certificate": {}}, name="slow", uid="u-1")
+    await world.settle()
+    refuse(world, "slow-tls")
+    change(world, annotations=ROTATE)
+    await world.settle(HOUR)
+    assert states(world)["root-2"] == "Prepared"
+    meta = {"name": "slow", "uid": "u-1", "generation": 2}
+    match how:
+        case "deleted":
+            delete(world, slow)
+        case "deleting":
+            world.apply({"certificate": {}}, **meta, deletionTimestamp="2026-01-01T12:00:00Z")
+        case "suspended":
+            world.apply({"certificate": {}, "suspend": True}, **meta)
+        case "moved":
+            world.apply({"certificate": {}, "trustDomainRef": {"name": "other"}}, **meta)
+        case "no certificate":
+            world.apply({}, **meta)
+    await world.settle()
+    await world.settle(HOUR)
+    assert states(world)["root-2"] == "Active"
+
+
+@scenario
+async def test_a_tainted_root_goes_when_the_last_certificate_that_nobody_can_replace_has_ended(world):
+    change(world)
+    world.apply({"certificate": {"duration": "24h"}}, name="off", uid="u-1")
+    await world.settle()
+    world.apply({"certificate": {"duration": "24h"}, "suspend": True}, name="off", uid="u-1", generation=2)
+    change(world, annotations=ROTATE)
+    await world.settle()
+    await world.settle(HOUR)
+    taint(world, "default-root-1")
+    await world.settle()
+    assert states(world)["root-1"] == "Tainted"
+    await world.settle(DAY)
+    await world.settle(HOUR)
+    assert "root-1" not in states(world)
+
+
+@scenario
+async def test_a_tainted_root_goes_when_the_last_identity_under_it_is_deleted(world):
+    change(world)
+    last = world.apply({"certificate": {}}, name="last", uid="u-1")
+    await world.settle()
+    change(world, annotations=ROTATE)
+    await world.settle()
+    await world.settle(HOUR)
+    refuse(world, "last-tls")
+    taint(world, "default-root-1")
+    await world.settle()
+    delete(world, last)
+    await world.settle()
+    await world.settle(HOUR)
+    assert "root-1" not in states(world)
+
+
+@scenario
+async def test_identities_get_the_new_bundle_although_the_status_could_not_be_written(world):
+    change(world)
+    world.apply({"certificate": {}})
+    await world.settle()
+    real, refused = world.api.patch, []
+
+    async def failing(key, patch):
+        if key.kind is Kind.TRUST_DOMAIN and not refused:
+            refused.append(key)
+            raise RetryableError("the API server does not answer")
+        return await real(key, patch)
+
+    world.api.patch = failing
+    change(world, annotations=ROTATE)
+    await world.settle()
+    await asyncio.sleep(0.3)  # until the next attempt
+    await world.settle()
+    assert refused
+    bundle = world.api.stored["shop", "order-service-tls"].value("ca.crt")
+    assert world.api.stored["system", "default-root-2"].value("tls.crt") in bundle
+
+
+@scenario
+async def test_a_root_that_vanished_during_a_backoff_is_not_replaced_without_a_word(world):
+    world.api.stored["system", "default-root-2"] = view_of(SecretContent("Opaque", {}), "default-root-2", "system")
+    change(world, annotations=ROTATE)
+    await world.settle()
+    assert world.ready(DEFAULT) == ("False", "Conflict")
+    del world.api.stored["system", "default-root-1"]
+    again = await restarted(world)
+    del again.api.stored["system", "default-root-2"]
+    await again.settle(2 * DAY)
+    assert again.ready(DEFAULT) == ("False", "AuthorityMissing")
+    assert ("system", "default-root-1") not in again.api.stored
+    assert ("system", "default-root-2") not in again.api.stored
+
+
+@scenario
+async def test_while_nobody_can_sign_the_condition_says_who_is_waited_for(world):
+    change(world)
+    world.apply({"certificate": {}}, name="slow", uid="u-1")
+    await world.settle()
+    refuse(world, "slow-tls")
+    taint(world, "default-root-1")
+    await world.settle()
+    await world.settle(SECOND)
+    condition = world.status(DEFAULT)["conditions"][0]
+    assert condition["reason"] == "IssuerTainted"
+    assert "root default-root-2 waits until everyone has it: shop/slow" in condition["message"]
+
+
+@scenario
+async def test_a_refused_root_is_tried_again_soon_when_nobody_can_sign(world):
+    change(world)
+    await world.settle()
+    world.api.stored["system", "default-root-2"] = view_of(SecretContent("Opaque", {}), "default-root-2", "system")
+    taint(world, "default-root-1")
+    for _ in range(24):
+        await world.settle(HOUR)
+    assert world.ready(DEFAULT) == ("False", "Conflict")
+    del world.api.stored["system", "default-root-2"]
+    await world.settle(timedelta(minutes=16))
+    assert world.ready(DEFAULT) == ("True", "Ready")

@@ -1,0 +1,92 @@
+"""`kubectl sid ca` at night: no answer promises what does not happen, and nothing makes a taint weaker by mistake."""
+
+import asyncio
+import copy
+from typing import Any
+
+import pytest
+
+from serviceidentity.cli import commands
+from serviceidentity.errors import ConflictError, MissingError
+
+ROOT, INTERMEDIATE = "a" * 64, "b" * 64
+
+
+class Server:
+    """An API server with one trust domain. `conflicts` writes of its spec come too late."""
+
+    def __init__(self, *, conflicts: int = 0, state: str = "Active", tainted: tuple[dict[str, str], ...] = ()) -> None:
+        self.conflicts = conflicts
+        self.body: dict[str, Any] = {
+            "metadata": {"name": "default", "resourceVersion": "7"},
+            "spec": {"taintedAuthorities": list(tainted)},
+            "status": {
+                "authorities": [
+                    {
+                        "role": role,
+                        "secretName": f"default-{role.lower()}-1",
+                        "state": state,
+                        "fingerprint": fingerprint,
+                    }
+                    for role, fingerprint in (("Root", ROOT), ("Intermediate", INTERMEDIATE))
+                ]
+            },
+        }
+
+    async def request(self, method: str, _path: str, body: Any = None, _type: str = "") -> Any:
+        if method == "GET":
+            return copy.deepcopy(self.body)
+        if "spec" in body and self.conflicts:
+            self.conflicts -= 1
+            raise ConflictError("the object changed meanwhile")
+        for part, value in body.items():
+            self.body[part] |= value
+        return self.body
+
+    async def list_all(self, _path: str) -> Any:
+        raise MissingError("the object or its namespace does not exist")
+
+    def tainted(self) -> dict[str, str]:
+        return {item["fingerprint"]: item["removeFromBundle"] for item in self.body["spec"]["taintedAuthorities"]}
+
+
+def taint(server, authority, *, at_once=False):
+    return asyncio.run(commands.taint(server, "default", authority, at_once=at_once))
+
+
+def test_a_taint_that_is_said_again_does_not_bring_a_revoked_root_back():
+    server = Server(tainted=({"fingerprint": ROOT, "removeFromBundle": "Immediately"},))
+    assert "Immediately" in taint(server, "default-root-1")
+    assert server.tainted() == {ROOT: "Immediately"}
+
+
+def test_an_intermediate_is_in_no_bundle_so_it_cant_be_taken_out_at_once():
+    server = Server()
+    with pytest.raises(commands.UsageError, match="taint its root"):
+        taint(server, "default-intermediate-1", at_once=True)
+    assert server.tainted() == {}
+    taint(server, "default-intermediate-1")
+    assert server.tainted() == {INTERMEDIATE: "WhenUnused"}
+
+
+def test_a_taint_does_not_fail_because_the_operator_wrote_a_status_meanwhile():
+    server = Server(conflicts=3)
+    taint(server, "default-root-1")
+    assert server.tainted() == {ROOT: "WhenUnused"}
+    with pytest.raises(ConflictError):
+        taint(Server(conflicts=100), "default-root-1")
+
+
+def test_activation_is_refused_while_there_is_nothing_to_activate():
+    server = Server()
+    with pytest.raises(commands.UsageError, match="nothing is prepared"):
+        asyncio.run(commands.ask(server, "default", "activate"))
+    assert "annotations" not in server.body["metadata"]
+    server = Server(state="Prepared")
+    asyncio.run(commands.ask(server, "default", "activate"))
+    assert "serviceidentity.dev/activate" in server.body["metadata"]["annotations"]
+
+
+def test_a_cluster_without_the_operator_is_told_apart_from_one_without_identities():
+    with pytest.raises(commands.UsageError, match="is the operator installed"):
+        asyncio.run(commands.status(Server(), "shop", None))
