@@ -17,6 +17,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from serviceidentity.errors import (
     AlreadyExistsError,
     ConflictError,
+    ForbiddenError,
     MissingError,
     PortError,
     RejectedError,
@@ -83,7 +84,8 @@ class KubeClient:
         """Send one request and return the JSON answer.
 
         Raises RetryableError (no answer, 429, 5xx, 401), MissingError (404), ConflictError and AlreadyExistsError
-        (409), RejectedError (everything else). Messages are fixed: what the server wrote is never in them.
+        (409), ForbiddenError (403), RejectedError (everything else). Messages are fixed: what the server wrote is
+        never in them.
         """
         headers = {"Accept": "application/json", "Content-Type": content_type}
         query = query if method == "GET" else {"fieldManager": FIELD_MANAGER}
@@ -138,6 +140,8 @@ def _error(method: str, status: int, payload: bytes) -> PortError:
             return MissingError(message)
         case 403 if b'"NamespaceTerminating"' in payload:
             return MissingError("the namespace is being deleted")
+        case 403:
+            return ForbiddenError(message)
         case 409:
             return (
                 AlreadyExistsError(message)
