@@ -140,7 +140,7 @@ def decide(
     if not outdated:
         return Record(_merged(contents, {**own, **known}), last)
     pending = min(record.pending, now) if record and record.pending else now
-    if own_time is not None and own_time >= pending:
+    if own_time is not None and pending < own_time <= now:
         pending = now  # what had been waiting went out with that restart; this came afterwards
     before = Record(_kept(contents, {**own, **known}), last, pending)
     due = restart_time(spec, before)
