@@ -15,6 +15,7 @@ from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.adapters.kube.events import KubeEvents
 from serviceidentity.adapters.kube.lease import KubeLease
 from serviceidentity.adapters.kube.objects import KubeObjects, KubeSecrets
+from serviceidentity.adapters.kube.workloads import KubeWorkloads
 from serviceidentity.app.engine import Engine, system_clock
 from serviceidentity.app.leadership import LeaseLeadership
 from serviceidentity.app.operator import Lists, Operator
@@ -29,7 +30,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
     client = await KubeClient.connect(config.kubeconfig, config.context)
     secret_store, objects = KubeSecrets(client), KubeObjects(client)
     events = KubeEvents(client, lambda: len(engine.queue) > 0, enabled=config.events)
-    engine = Engine(config.authority_namespace, secret_store, objects, events, system_clock)
+    engine = Engine(config.authority_namespace, secret_store, objects, events, system_clock, KubeWorkloads(client))
 
     async def lists() -> Lists:
         served = config.namespaces

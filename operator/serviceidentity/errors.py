@@ -29,6 +29,10 @@ class RejectedError(PortError):
     """The server understood and refused (403, 422): trying again soon won't help."""
 
 
+class ForbiddenError(RejectedError):
+    """The server does not let the operator do that (403): a right is missing, or an admission policy refused."""
+
+
 class ConflictError(PortError):
     """The object is not in the state that the write expected (409): observe again, then decide again."""
 

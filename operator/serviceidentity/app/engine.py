@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
-from serviceidentity.app.ports import Clock, Events, Secrets, Statuses
+from serviceidentity.app.ports import Clock, Events, Secrets, Statuses, Workloads
 from serviceidentity.app.queue import WorkQueue
 from serviceidentity.app.trust_domains import TrustDomainReconciler
 from serviceidentity.app.trust_registry import TrustRegistry
@@ -37,7 +37,13 @@ class Engine:
     """Owns the inventory, the queue and the reconcilers of one operator."""
 
     def __init__(
-        self, authority_namespace: str, secrets: Secrets, statuses: Statuses, events: Events, clock: Clock
+        self,
+        authority_namespace: str,
+        secrets: Secrets,
+        statuses: Statuses,
+        events: Events,
+        clock: Clock,
+        workloads: Workloads,
     ) -> None:
         self.inventory = Inventory(authority_namespace)
         self.queue = WorkQueue(clock)
@@ -45,7 +51,7 @@ class Engine:
         self._clock = clock
         trust = TrustRegistry(self.inventory)
         parts = (self.inventory, trust, secrets, statuses, events, clock, self.wake)
-        self._identities = IdentityReconciler(*parts)
+        self._identities = IdentityReconciler(*parts, workloads=workloads)
         self._domains = TrustDomainReconciler(*parts)
         self._tasks: list[asyncio.Task[None]] = []
         self._retries: dict[Key, asyncio.TimerHandle] = {}

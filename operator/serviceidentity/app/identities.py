@@ -9,7 +9,9 @@ from typing import Any
 
 from serviceidentity.app.inventory import Entry
 from serviceidentity.app.pace import Pace
+from serviceidentity.app.ports import Workloads
 from serviceidentity.app.reconciler import Reconciler
+from serviceidentity.app.rollouts import Rollouts
 from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
@@ -44,9 +46,10 @@ class PasswordMissingError(ServiceIdentityError):
 class IdentityReconciler(Reconciler):
     """Makes the Secrets of an identity what its spec asks for."""
 
-    def __init__(self, *parts: Any) -> None:
+    def __init__(self, *parts: Any, workloads: Workloads) -> None:
         super().__init__(*parts)
         self._pace = Pace()
+        self._rollouts = Rollouts(workloads, self._events, self._clock)
 
     async def reconcile(self, key: Key) -> datetime | None:
         """Do what is due for the identity and return when to come back; None means when something changes.
@@ -85,14 +88,17 @@ class IdentityReconciler(Reconciler):
             seen = self.observe(entry.spec)
         elif turn is None:
             self._remember_what_is_right(seen, obstacles.keys() | failures.keys())
-        wanted = status.of_identity(seen, obstacles | dict(failures), entry.status, now)
+        rollout = await self._rollouts.advance(seen, entry.status)
+        report = rollout.report if rollout else None
+        wanted = status.of_identity(seen, obstacles | dict(failures), entry.status, now, report)
         was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
         await self._report(key, entry, wanted)
         if isinstance(seen.trust, Trust) and seen.trust.waiting:  # whatever happened here, it may be what it waited for
             self._wake({trust_domain_key(entry.spec.trust_domain)})
         self._tell(key, entry, was_ready, wanted, actions, failures)
         waits = (obstacle.retry for obstacle in failures.values() if isinstance(obstacle, Held))
-        return earliest(_next_look(wanted), planning.next_defect(seen, now), turn, *waits)
+        retry = self._rollouts.conclude(key, entry.meta.uid, rollout) if rollout else None
+        return earliest(_next_look(wanted), planning.next_defect(seen, now), turn, retry, *waits)
 
     def _in_turn(self, seen: Observed, actions: list[Due], now: datetime) -> tuple[list[Due], datetime | None]:
         """Leave out what has to wait for its turn, when everything under an authority is replaced at once."""
@@ -232,7 +238,9 @@ class IdentityReconciler(Reconciler):
         content: SecretContent | SecretView
         if isinstance(action, Write):
             content = await self._render(seen, action, now)
-            content = ownership.with_content_id(content, secrets.token_hex(8))
+            content = ownership.with_content_id(
+                content, secrets.token_hex(8), _same_to_consumers(seen, action, content)
+            )
         else:
             content = seen.contents[action.secret]
         metadata = planning.metadata_of(seen, action.credential, content)
@@ -285,6 +293,14 @@ class IdentityReconciler(Reconciler):
         )
         if ready["status"] == "False" and news and ready["reason"] not in _PASSING:
             self._events.emit(key, entry.meta.uid, ready["reason"], ready["message"], warning=True)
+
+
+def _same_to_consumers(seen: Observed, action: Write, content: SecretContent) -> str | None:
+    """Return the ID of the content that the Secret has, if the new one is the same to those who use it."""
+    view = seen.contents.get(action.secret)
+    if view is None or action.credential.consumed(view) != action.credential.consumed(content):
+        return None
+    return ownership.consumed_id(view)
 
 
 def _obstacle(outcome: BaseException | None, now: datetime) -> Obstacle | None:

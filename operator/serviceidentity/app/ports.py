@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from serviceidentity.domain.material import SecretContent, SecretView
-from serviceidentity.domain.model import Key
+from serviceidentity.domain.model import Key, Target
 from serviceidentity.domain.ownership import Metadata
+from serviceidentity.domain.rollout import Workload
 
 Clock = Callable[[], datetime]
 Wake = Callable[[Iterable[Key]], None]
@@ -48,4 +49,19 @@ class Events(Protocol):
 
     def emit(self, key: Key, uid: str, reason: str, message: str, *, warning: bool = False) -> None:
         """Queue an Event about the object; it is written when nothing more urgent is to do, or dropped."""
+        ...
+
+
+class Workloads(Protocol):
+    """Deployments, StatefulSets and DaemonSets."""
+
+    async def read(self, namespace: str, target: Target) -> Workload | None:
+        """Read one workload. Raises ForbiddenError without the right to."""
+        ...
+
+    async def annotate(self, namespace: str, target: Target, found: Workload, annotation: str, value: str) -> None:
+        """Set one annotation on the Pod template of exactly the version in `found`, or raise ConflictError.
+
+        Nothing else is touched; the workload's controller replaces its Pods.
+        """
         ...

@@ -61,6 +61,10 @@ class SecretContent:
         encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
         return cls(type_, MappingProxyType(encoded), MappingProxyType(dict(annotations)))
 
+    def value(self, key: str) -> bytes:
+        """Return the decoded value; raises MalformedError when it is absent or not base64."""
+        return _decoded(self.data, key)
+
 
 @dataclass(frozen=True, slots=True)
 class SecretView:
@@ -79,12 +83,7 @@ class SecretView:
 
     def value(self, key: str) -> bytes:
         """Return the decoded value; raises MalformedError when it is absent or not base64."""
-        try:
-            return base64.b64decode(self.data[key], validate=True)
-        except KeyError:
-            raise MalformedError(f"{key} is missing") from None
-        except (binascii.Error, ValueError, TypeError):
-            raise MalformedError(f"{key} can't be decoded") from None
+        return _decoded(self.data, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +93,12 @@ class Held:
     reason: str
     message: str
     retry: datetime | None = None
+
+
+def _decoded(data: Mapping[str, str], key: str) -> bytes:
+    try:
+        return base64.b64decode(data[key], validate=True)
+    except KeyError:
+        raise MalformedError(f"{key} is missing") from None
+    except (binascii.Error, ValueError, TypeError):
+        raise MalformedError(f"{key} can't be decoded") from None

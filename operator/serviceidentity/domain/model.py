@@ -151,6 +151,35 @@ class CallerRule:
         return caller.namespace == self.namespace and self.name in ("*", caller.name)
 
 
+class WorkloadKind(StrEnum):
+    """Kinds of workload that can be restarted, all of API group apps/v1."""
+
+    DEPLOYMENT = "Deployment"
+    STATEFUL_SET = "StatefulSet"
+    DAEMON_SET = "DaemonSet"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """A workload of the identity's own namespace."""
+
+    kind: WorkloadKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSpec:
+    """Which workloads are restarted when which credentials have new content, and how often at most."""
+
+    targets: tuple[Target, ...]
+    credentials: frozenset[str]  # by their status field: certificate, hmac, keyring
+    min_interval: timedelta
+    settle: timedelta
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """One ServiceIdentity."""
@@ -163,6 +192,7 @@ class Identity:
     callers: tuple[CallerRule, ...]
     deletion_policy: DeletionPolicy
     suspend: bool
+    rollout: RolloutSpec | None = None
 
     @property
     def key(self) -> Key:

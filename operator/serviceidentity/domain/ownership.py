@@ -17,6 +17,7 @@ OWNER_UID_LABEL: Final = "serviceidentity.dev/owner-uid"
 STORED_AS_ANNOTATION: Final = "serviceidentity.dev/stored-as"
 TEMPLATE_ANNOTATION: Final = "serviceidentity.dev/secret-template"
 CONTENT_ID_ANNOTATION: Final = "serviceidentity.dev/content-id"
+CONSUMED_AS_ANNOTATION: Final = "serviceidentity.dev/consumed-as"
 ADOPT_ANNOTATION: Final = "serviceidentity.dev/adopt"
 
 _NAME_LABELS: Final = {Kind.SERVICE_IDENTITY: IDENTITY_LABEL, Kind.TRUST_DOMAIN: TRUST_DOMAIN_LABEL}
@@ -135,9 +136,19 @@ def rotation_record(meta: Meta) -> dict[str, str]:
     return {} if wanted is None else {ROTATED_ANNOTATION: wanted}
 
 
-def with_content_id(content: SecretContent, content_id: str) -> SecretContent:
-    """Return the content with the ID under which it is told from other contents of the same Secret."""
-    return SecretContent(content.type, content.data, {**content.annotations, CONTENT_ID_ANNOTATION: content_id})
+def with_content_id(content: SecretContent, content_id: str, consumed_as: str | None = None) -> SecretContent:
+    """Return the content with the ID under which it is told from other contents of the same Secret.
+
+    `consumed_as` is the ID of an earlier content that is the same to whoever uses it.
+    """
+    ids = {CONTENT_ID_ANNOTATION: content_id} | ({CONSUMED_AS_ANNOTATION: consumed_as} if consumed_as else {})
+    others = {name: value for name, value in content.annotations.items() if name != CONSUMED_AS_ANNOTATION}
+    return SecretContent(content.type, content.data, others | ids)
+
+
+def consumed_id(view: SecretView) -> str | None:
+    """Return the ID that changes only with what the users of a Secret have to read anew; None if it has no ID."""
+    return view.annotations.get(CONSUMED_AS_ANNOTATION) or view.annotations.get(CONTENT_ID_ANNOTATION)
 
 
 def is_rewritten(found: SecretView, remembered: SecretView) -> bool:

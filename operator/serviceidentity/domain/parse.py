@@ -5,6 +5,7 @@ stored object, a schema installed by hand) ends as an InvalidSpecError that name
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -21,9 +22,12 @@ from serviceidentity.domain.model import (
     OutputFormat,
     PasswordRef,
     PrivateKeySpec,
+    RolloutSpec,
     RotationPolicy,
     SecretTemplate,
+    Target,
     TrustDomain,
+    WorkloadKind,
 )
 from serviceidentity.domain.pki.certificates import DEFAULT_USAGES
 from serviceidentity.domain.pki.errors import PkiError
@@ -57,7 +61,7 @@ def identity(body: Json) -> Identity:
         suspend=_flag(spec, "suspend", "spec"),
     )
     _distinct_secrets(found)
-    return found
+    return replace(found, rollout=_optional(spec, "rollout", lambda block: _rollout(block, found)))
 
 
 def trust_domain(body: Json) -> TrustDomain:
@@ -211,6 +215,33 @@ def _hmac(block: Json, meta: Meta) -> HmacSpec:
     )
     if spec.overlap + spec.publish_before > spec.rotate_every or spec.rotate_every <= timedelta(0):
         raise InvalidSpecError(f"{path}.rotateEvery", "must be at least overlap plus publishBefore")
+    return spec
+
+
+def _rollout(block: Json, found: Identity) -> RolloutSpec:
+    path = "spec.rollout"
+    blocks = {"Certificate": found.certificate, "HMAC": found.hmac, "Keyring": found.callers}
+    named = _texts(block, "credentials", path)
+    for name in named:
+        if not blocks.get(name):
+            raise InvalidSpecError(f"{path}.credentials", f"{name} is nothing that this identity asks for")
+    spec = RolloutSpec(
+        targets=tuple(
+            Target(_member(WorkloadKind, item.get("kind"), f"{where}.kind"), _text(item, "name", where))
+            for where, item in _objects(block, "targets", path)
+        ),
+        credentials=frozenset(name.lower() for name in named or blocks),
+        min_interval=_duration(block, "minInterval", path, timedelta(minutes=10)),
+        settle=_duration(block, "settle", path, timedelta(seconds=10)),
+    )
+    if not spec.targets or len(set(spec.targets)) < len(spec.targets):
+        raise InvalidSpecError(f"{path}.targets", "must name at least one workload, and none twice")
+    if found.certificate is not None and "certificate" in spec.credentials:
+        lead = found.certificate.renew_before or found.certificate.duration / 3
+        if spec.min_interval + spec.settle > lead:
+            raise InvalidSpecError(
+                f"{path}.minInterval", "with settle, must not be longer than a certificate is renewed before its end"
+            )
     return spec
 
 

@@ -30,6 +30,8 @@ from serviceidentity.domain.material import Held, MalformedError
 from serviceidentity.domain.model import Meta, spiffe_id
 from serviceidentity.domain.pki import certificates
 from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.rollout import STATUS_FIELD as ROLLOUT
+from serviceidentity.domain.rollout import Report
 from serviceidentity.domain.schedule import backoff, earliest, format_time, parse_time, urgency
 
 Json = dict[str, Any]
@@ -42,6 +44,7 @@ OWNED_FIELDS: Final = (
     "backoff",
     "authorities",
     *(credential.status_field for credential in CREDENTIALS),
+    ROLLOUT,
 )
 
 
@@ -64,9 +67,16 @@ _FAILURE_REASONS: Final = frozenset({CONFLICT, REJECTED, ISSUE_FAILED})
 
 
 def of_identity(
-    seen: Observed, obstacles: Mapping[str, Failure | Held], previous: Mapping[str, Any], now: datetime
+    seen: Observed,
+    obstacles: Mapping[str, Failure | Held],
+    previous: Mapping[str, Any],
+    now: datetime,
+    rollout: Report | None = None,
 ) -> Json:
-    """Return the whole status of an identity. `obstacles` say, by a credential's name, why it is not as asked for."""
+    """Return the whole status of an identity. `obstacles` say, by a credential's name, why it is not as asked for.
+
+    What `rollout` says of the targets is a condition of its own: the credentials are there, so the identity is Ready.
+    """
     meta = seen.identity.meta
     status: Json = {"observedGeneration": meta.generation}
     problems: list[tuple[str, str]] = []
@@ -94,6 +104,9 @@ def of_identity(
         ready = ("Ready", True, Reason.SUSPENDED.value, "suspended: nothing is issued or renewed")
     else:
         ready = ("Ready", True, Reason.READY.value, "; ".join(summaries))
+    if rollout is not None:
+        reports.append(rollout.condition)
+        status[ROLLOUT] = rollout.entries
     status["conditions"] = _conditions([ready, *reports], previous, meta.generation, now)
     if isinstance(seen.trust, Trust):
         domain = seen.trust.domain.trust_domain
@@ -102,7 +115,8 @@ def of_identity(
         status["spiffeID"] = previous["spiffeID"]
     failures = [obstacle for obstacle in obstacles.values() if isinstance(obstacle, Failure)]
     ends = (credential.ends(seen) for credential in CREDENTIALS if credential.name in obstacles)
-    return _finish(status, planning.deadline(seen, now), _backoff(failures, previous, meta, now, earliest(*ends)))
+    deadline = earliest(planning.deadline(seen, now), rollout.deadline if rollout else None)
+    return _finish(status, deadline, _backoff(failures, previous, meta, now, earliest(*ends)))
 
 
 def _defect(seen: Observed, credential: Credential, summary: str, now: datetime) -> Held | None:

@@ -124,6 +124,16 @@ def test_defaults_of_hmac(api: Api) -> None:
     assert "certificate" not in stored["spec"]
 
 
+def test_defaults_of_a_rollout(api: Api) -> None:
+    stored = api.show((HERE / "good" / "sid-minimal-rollout.yaml").read_text())
+
+    assert stored["spec"]["rollout"] == {
+        "targets": [{"kind": "Deployment", "name": "order-service"}],
+        "minInterval": "10m",
+        "settle": "10s",
+    }
+
+
 def test_default_key_of_a_keystore_password(api: Api) -> None:
     stored = api.show((HERE / "good" / "sid-keystore-own-password.yaml").read_text())
 
@@ -236,6 +246,17 @@ IDENTITY_STATUS = {
         "secretName": "order-service-hmac-keyring",
         "callers": [{"serviceID": "web", "name": "web", "namespace": "shop", "keyIDs": ["0011223344556677"]}],
     },
+    "rollout": [
+        {
+            "kind": "Deployment",
+            "name": "order-service",
+            "contentIDs": {"order-service-tls": "0011223344556677"},
+            "lastRestartTime": "2026-01-01T00:00:00Z",
+            "pendingSince": "2026-01-01T00:05:00Z",
+            "restartTime": "2026-01-01T00:10:00Z",
+        },
+        {"kind": "DaemonSet", "name": "agent", "contentIDs": {}, "problem": "TargetNotFound"},
+    ],
     "backoff": {
         "failedAttempts": 1,
         "lastFailureTime": "2026-01-01T00:00:00Z",

@@ -14,6 +14,7 @@ from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind
 from serviceidentity.domain.ownership import Metadata
 from serviceidentity.errors import AlreadyExistsError, ConflictError, MissingError, PortError
+from tests.unit.app.fake_workloads import FakeWorkloads
 from tests.unit.domain.builders import T0, identity_body, trust_domain_body
 
 
@@ -27,6 +28,7 @@ class FakeApi:
         self.writes: Counter[str] = Counter()
         self.events: list[tuple[str, str]] = []
         self.failures: list[PortError] = []
+        self.workloads = FakeWorkloads()
 
     def _write(self, verb: str) -> int:
         if self.failures:
@@ -90,7 +92,7 @@ class World:
     def __init__(self, api: FakeApi | None = None) -> None:
         self.api = api or FakeApi()
         self.now = T0
-        self.engine = Engine("system", self.api, self.api, self.api, lambda: self.now)
+        self.engine = Engine("system", self.api, self.api, self.api, lambda: self.now, self.api.workloads)
         inventory = self.engine.inventory
         for key, body in self.api.objects.items():
             put = inventory.put_identity if key.kind is Kind.SERVICE_IDENTITY else inventory.put_trust_domain

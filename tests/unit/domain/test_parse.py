@@ -127,7 +127,8 @@ def merged(one: Any, other: Any) -> Any:
 
 
 REFERENCE = {"keystorePasswordSecretRef": {"name": "p"}, "privateKey": {}}
-FULL = {"certificate": REFERENCE, "hmac": {}, "callers": [{"name": "a"}]}
+ROLLOUT = {"targets": [{"kind": "Deployment", "name": "a"}]}
+FULL = {"certificate": REFERENCE, "hmac": {}, "callers": [{"name": "a"}], "rollout": ROLLOUT}
 
 
 @pytest.mark.parametrize(("path", "default"), blocks(IDENTITY), ids=dotted)

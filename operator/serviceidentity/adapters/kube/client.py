@@ -18,6 +18,7 @@ from yaml import YAMLError
 from serviceidentity.errors import (
     AlreadyExistsError,
     ConflictError,
+    ForbiddenError,
     MissingError,
     PortError,
     RejectedError,
@@ -84,7 +85,8 @@ class KubeClient:
         """Send one request and return the JSON answer.
 
         Raises RetryableError (no answer, 429, 5xx, 401), MissingError (404), ConflictError and AlreadyExistsError
-        (409), RejectedError (everything else). Messages are fixed: what the server wrote is never in them.
+        (409), ForbiddenError (403), RejectedError (everything else). Messages are fixed: what the server wrote is
+        never in them.
         """
         headers = {"Accept": "application/json", "Content-Type": content_type}
         query = query if method == "GET" else {"fieldManager": FIELD_MANAGER}
@@ -139,6 +141,8 @@ def _error(method: str, status: int, payload: bytes) -> PortError:
             return MissingError(message)
         case 403 if b'"NamespaceTerminating"' in payload:
             return MissingError("the namespace is being deleted")
+        case 403:
+            return ForbiddenError(message)
         case 409:
             return (
                 AlreadyExistsError(message)

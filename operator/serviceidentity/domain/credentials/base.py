@@ -117,6 +117,10 @@ class Credential(Protocol):
         """Make the content to write."""
         ...
 
+    def consumed(self, content: SecretContent | SecretView) -> object:
+        """Return what a running service has read of it and has to read anew when that is no longer equal."""
+        ...
+
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
         """When it needs attention next, if nothing changes before."""
         ...

@@ -294,6 +294,13 @@ class Certificate:
         data |= encode_formats(seen.identity.meta.name, spec, data, key, password, now)
         return SecretContent.of(SECRET_TYPE, data, annotations | {OUTPUT_ANNOTATION: output_of(spec)})
 
+    def consumed(self, content: SecretContent | SecretView) -> object:
+        # Keystores are other bytes each time they are written, and a CRL is followed by who checks it: with the same
+        # key pair, bundle, password and formats a service has what it needs.
+        names = content.data.keys() - {"ca.crl"}
+        values = tuple(content.data.get(name) for name in ("tls.crt", "tls.key", "ca.crt", "keystore-password"))
+        return names, values, content.annotations.get(OUTPUT_ANNOTATION)
+
     def _issue(
         self, seen: Observed, view: SecretView | None, now: datetime
     ) -> tuple[bytes, keys.PrivateKey, dict[str, str]]:

@@ -103,6 +103,10 @@ class HmacKeys:
             record = _old_record(view)  # a rotation is under way; the one that is asked for comes after it
         return SecretContent.of(SECRET_TYPE, _data(turned), record)
 
+    def consumed(self, content: SecretContent | SecretView) -> object:
+        # The key that signs; that another one is being prepared, or was dropped, changes nothing for who signs.
+        return content.data.get("key")
+
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
         view = seen.contents.get(self.secret_name(seen.identity))
         if view is None:

@@ -62,7 +62,7 @@ def published_since(view: SecretView, caller: Key, service_id: str) -> dict[str,
         return {}
 
 
-def _services(view: SecretView | None) -> Mapping[str, Any]:
+def _services(view: SecretContent | SecretView | None) -> Mapping[str, Any]:
     try:
         services = json.loads(view.value("keyring.json"))["services"] if view else {}
     except (MalformedError, ValueError, KeyError, TypeError, RecursionError):
@@ -120,6 +120,22 @@ class Keyring:
     def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
         view = seen.contents.get(self.secret_name(seen.identity))
         return SecretContent.of(SECRET_TYPE, {"keyring.json": _keyring(seen, view, now)}, {})
+
+    def consumed(self, content: SecretContent | SecretView) -> object:
+        # Whose requests verify, with which keys; a key's state and times change nothing about that.
+        services = _services(content)
+        try:
+            return {
+                service_id: (
+                    entry["namespace"],
+                    entry["name"],
+                    entry["spiffeID"],
+                    {key["kid"] for key in entry["keys"]},
+                )
+                for service_id, entry in services.items()
+            }
+        except (KeyError, TypeError):
+            return content.data
 
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
         return None  # a change of a caller's keys wakes the verifier
