@@ -14,7 +14,7 @@ from serviceidentity import handlers
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.adapters.kube.events import KubeEvents
 from serviceidentity.adapters.kube.lease import KubeLease
-from serviceidentity.adapters.kube.objects import KubeObjects, KubeSecrets
+from serviceidentity.adapters.kube.objects import KubeConfigMaps, KubeObjects, KubeSecrets
 from serviceidentity.adapters.kube.workloads import KubeWorkloads
 from serviceidentity.app.engine import Engine, system_clock
 from serviceidentity.app.leadership import LeaseLeadership
@@ -28,18 +28,28 @@ logger = logging.getLogger("serviceidentity")
 async def build(config: Config, stop: asyncio.Event) -> Operator:
     """Connect to the API server and put the parts together. Raises RejectedError without usable credentials."""
     client = await KubeClient.connect(config.kubeconfig, config.context)
-    secret_store, objects = KubeSecrets(client), KubeObjects(client)
+    secret_store, config_maps, objects = KubeSecrets(client), KubeConfigMaps(client), KubeObjects(client)
     events = KubeEvents(client, lambda: len(engine.queue) > 0, enabled=config.events)
-    engine = Engine(config.authority_namespace, secret_store, objects, events, system_clock, KubeWorkloads(client))
+    served = config.namespaces
+    with_authorities = None if served is None else tuple(sorted({*served, config.authority_namespace}))
+    engine = Engine(
+        config.authority_namespace,
+        secret_store,
+        objects,
+        events,
+        system_clock,
+        KubeWorkloads(client),
+        config_maps=config_maps,
+        served=with_authorities,
+    )
 
     async def lists() -> Lists:
-        served = config.namespaces
-        with_authorities = None if served is None else tuple(sorted({*served, config.authority_namespace}))
         return Lists(
             namespaces=await objects.list_namespaces(),
             domains=await objects.list_trust_domains(),
             identities=await objects.list_identities(served),
             secrets=await secret_store.list_ours(with_authorities),
+            config_maps=await config_maps.list_ours(with_authorities),
         )
 
     return Operator(

@@ -12,16 +12,17 @@ from tests.controlplane.processes import Process
 
 NAMESPACE: Final = "serviceidentity-system"
 SERVICE_ACCOUNT: Final = "serviceidentity-operator"
+CLUSTER_WIDE: Final = ("cluster-secrets.yaml", "cluster-configmaps.yaml")
 READY_LINE: Final = "started with"
 
 
 def install(plane: ControlPlane, *, cluster_wide: bool = True) -> None:
     """Apply what deploy/ ships, but for the Deployment: there is no node to run it on.
 
-    Without `cluster_wide` the operator may touch Secrets only where deploy/namespaced/namespace-access.yaml is applied.
+    Without `cluster_wide` the operator may touch Secrets and ConfigMaps only where deploy/namespaced/namespace-access.yaml is applied.
     """
     plane.kubectl("apply", "-k", str(ROOT / "crds"))
-    files = ["base/namespace.yaml", "base/rbac.yaml", *(["cluster-secrets.yaml"] if cluster_wide else [])]
+    files = ["base/namespace.yaml", "base/rbac.yaml", *(CLUSTER_WIDE if cluster_wide else ())]
     plane.kubectl("apply", *(f"--filename={ROOT / 'deploy' / name}" for name in files))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 

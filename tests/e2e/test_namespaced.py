@@ -11,7 +11,7 @@ pytestmark = pytest.mark.e2e
 def test_without_cluster_wide_rights_only_namespaces_that_opt_in_are_served():
     with start_control_plane() as plane:
         install(plane, cluster_wide=False)
-        trust_domain(plane, "default")
+        trust_domain(plane, "default", bundle={"target": {"namespaceSelector": {}}})
         served, other = new_space(plane), new_space(plane)
         served.kubectl("apply", "-f", str(ROOT / "deploy/namespaced/namespace-access.yaml"))
         operator = OperatorProcess(plane, f"--namespaces={served.name}")
@@ -20,11 +20,14 @@ def test_without_cluster_wide_rights_only_namespaces_that_opt_in_are_served():
             space.apply("a", {"certificate": {}, "hmac": {}})
         served.ready()
         assert other.secrets() == {}
+        eventually(lambda: plane.get("td", "default")["status"]["bundle"]["published"] == 2)
+        bundles = plane.get("configmaps", "--all-namespaces", "--selector=serviceidentity.dev/trust-bundle")["items"]
+        assert {item["metadata"]["namespace"] for item in bundles} == {served.name, NAMESPACE}, "and nowhere else"
         assert "conditions" not in other.status("a")
         account = f"--as=system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
-        assert (
-            plane.kubectl("auth", "can-i", "list", "secrets", f"-n={other.name}", account, check=False).returncode == 1
-        )
+        for resource in ("secrets", "configmaps"):
+            asked = ("auth", "can-i", "list", resource, f"-n={other.name}", account)
+            assert plane.kubectl(*asked, check=False).returncode == 1
         before = served.data("a-tls")
         served.kubectl("delete", "secret", "a-tls")
         eventually(lambda: served.secret("a-tls") is not None, 3)

@@ -3,17 +3,18 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.ports import Clock, Events, Secrets, Statuses, Workloads
+from serviceidentity.app.publisher import Publisher
 from serviceidentity.app.queue import WorkQueue
 from serviceidentity.app.trust_domains import TrustDomainReconciler
 from serviceidentity.app.trust_registry import TrustRegistry
-from serviceidentity.domain.model import Key, Kind
+from serviceidentity.domain.model import Key, Kind, StoreKind
 from serviceidentity.errors import ConflictError, PortError, RetryableError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,11 @@ class Engine:
         events: Events,
         clock: Clock,
         workloads: Workloads,
+        *,
+        config_maps: Secrets,
+        served: Collection[str] | None = None,
     ) -> None:
+        """`served` names the namespaces that trust bundles may be published in; None means all."""
         self.inventory = Inventory(authority_namespace)
         self.queue = WorkQueue(clock)
         self.counters = Counters()
@@ -52,7 +57,8 @@ class Engine:
         trust = TrustRegistry(self.inventory)
         parts = (self.inventory, trust, secrets, statuses, events, clock, self.wake)
         self._identities = IdentityReconciler(*parts, workloads=workloads)
-        self._domains = TrustDomainReconciler(*parts)
+        stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
+        self._domains = TrustDomainReconciler(Publisher(self.inventory, stores, served), *parts)
         self._tasks: list[asyncio.Task[None]] = []
         self._retries: dict[Key, asyncio.TimerHandle] = {}
 

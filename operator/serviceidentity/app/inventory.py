@@ -9,9 +9,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from serviceidentity.app.copies import Copies
 from serviceidentity.domain import ownership, parse
 from serviceidentity.domain.material import SecretView
-from serviceidentity.domain.model import Identity, Key, Kind, Meta, TrustDomain, identity_key, trust_domain_key
+from serviceidentity.domain.model import (
+    Identity,
+    Key,
+    Kind,
+    Meta,
+    StoreKind,
+    TrustDomain,
+    identity_key,
+    trust_domain_key,
+)
 from serviceidentity.errors import InvalidSpecError
 
 Location = tuple[str, str]
@@ -34,6 +44,7 @@ class Namespace:
 
     labels: Mapping[str, str]
     resource_version: int
+    terminating: bool = False
 
 
 class Inventory:
@@ -47,6 +58,7 @@ class Inventory:
         self.secrets: dict[Location, SecretView] = {}
         self.remembered: dict[Location, SecretView] = {}
         self.writing: dict[Location, Mapping[str, str]] = {}
+        self.copies = Copies()
         self._gone: set[str] = set()
         self._owned: defaultdict[Key, set[Location]] = defaultdict(set)
         self._named_by: defaultdict[Key, set[Key]] = defaultdict(set)
@@ -108,17 +120,27 @@ class Inventory:
         """Take in a Namespace: its labels decide what may be issued in it, and which bundles it gets."""
         meta = body["metadata"]
         old = self.namespaces.get(meta["name"])
-        new = Namespace(dict(meta.get("labels") or {}), int(meta.get("resourceVersion") or 0))
+        version = int(meta.get("resourceVersion") or 0)
+        new = Namespace(dict(meta.get("labels") or {}), version, bool(meta.get("deletionTimestamp")))
         if old is not None and new.resource_version <= old.resource_version:
             return set()
         self.namespaces[meta["name"]] = new
-        if old is not None and old.labels == new.labels:
+        if old is not None and (old.labels, old.terminating) == (new.labels, new.terminating):
             return set()
         return {key for key in self.identities if key.namespace == meta["name"]} | self.domains.keys()
 
-    def drop_namespace(self, name: str) -> None:
-        """Forget a Namespace; what was in it goes by itself and wakes whom it concerns."""
-        self.namespaces.pop(name, None)
+    def drop_namespace(self, name: str) -> set[Key]:
+        """Forget a Namespace: fewer are to have the trust bundles now. What was in it goes by itself."""
+        return set() if self.namespaces.pop(name, None) is None else set(self.domains)
+
+    def put_config_map(self, view: SecretView) -> set[Key]:
+        """Take in a ConfigMap that carries our label: a copy of a trust bundle."""
+        return self.copies.put(StoreKind.CONFIG_MAP, view)
+
+    def drop_config_map(self, namespace: str, name: str, uid: str) -> set[Key]:
+        """Forget a ConfigMap that is gone, or that lost our label."""
+        self._gone.add(uid)
+        return self.copies.drop(StoreKind.CONFIG_MAP, namespace, name, uid)
 
     def put_secret(self, view: SecretView) -> set[Key]:
         """Take in a Secret that carries our label. An older version than the known one is ignored.
@@ -127,6 +149,8 @@ class Inventory:
         """
         location = (view.namespace, view.name)
         old = self.secrets.get(location)
+        if old is None and self.copies.concerns(StoreKind.SECRET, view):
+            return self.copies.put(StoreKind.SECRET, view)
         if old is not None and view.resource_version <= old.resource_version:
             return set()
         self.secrets[location] = view
@@ -142,7 +166,10 @@ class Inventory:
         """Forget a Secret that is gone, or that lost our label; one re-created meanwhile (another uid) stays."""
         location = (namespace, name)
         old = self.secrets.get(location)
-        if old is None or (uid is not None and old.uid != uid):
+        if old is None:
+            self._gone |= {uid} if uid else set()
+            return self.copies.drop(StoreKind.SECRET, namespace, name, uid)
+        if uid is not None and old.uid != uid:
             return set()
         del self.secrets[location]
         self._gone.add(old.uid)
@@ -162,6 +189,7 @@ class Inventory:
         domains: Iterable[Mapping[str, Any]],
         secrets: Iterable[SecretView],
         as_of: Callable[[str], int],
+        config_maps: Iterable[SecretView] = (),
     ) -> set[Key]:
         """Take in complete lists and forget what is not in them, as far as it was not made after the list.
 
@@ -185,7 +213,7 @@ class Inventory:
         for name in [
             n for n, e in self.namespaces.items() if n not in names and e.resource_version <= as_of("namespaces")
         ]:
-            self.drop_namespace(name)
+            woken |= self.drop_namespace(name)
         for key in [k for k, e in self.domains.items() if k not in found and e.resource_version <= as_of("domains")]:
             woken |= self.drop_trust_domain(key.name)
         for key in [
@@ -196,6 +224,19 @@ class Inventory:
             at for at, v in self.secrets.items() if at not in locations and v.resource_version <= as_of("secrets")
         ]:
             woken |= self.drop_secret(*location)
+        return woken | self._resync_copies(config_maps, locations, as_of)
+
+    def _resync_copies(
+        self, config_maps: Iterable[SecretView], secrets: set[Location], as_of: Callable[[str], int]
+    ) -> set[Key]:
+        woken, found = set(), set()
+        for view in (view for view in config_maps if view.uid not in self._gone):
+            woken |= self.put_config_map(view)
+            found.add((view.namespace, view.name))
+        gone = self.copies.missing_from(StoreKind.CONFIG_MAP, found, as_of("config_maps"))
+        gone += self.copies.missing_from(StoreKind.SECRET, secrets, as_of("secrets"))
+        for target in gone:
+            woken |= self.copies.drop(target.kind, target.namespace, target.name)
         return woken
 
     def remember(self, view: SecretView) -> None:

@@ -31,6 +31,7 @@ class Lists:
     identities: tuple[list[dict[str, Any]], int]
     domains: tuple[list[dict[str, Any]], int]
     secrets: tuple[list[SecretView], int]
+    config_maps: tuple[list[SecretView], int]
 
     def version_of(self, name: str) -> int:
         """Return the resource version of the list of that name."""
@@ -39,6 +40,7 @@ class Lists:
             "identities": self.identities[1],
             "domains": self.domains[1],
             "secrets": self.secrets[1],
+            "config_maps": self.config_maps[1],
         }
         return versions[name]
 
@@ -133,7 +135,12 @@ class Operator:
         self.engine.inventory.expect_lists()
         lists = await self._lister()
         woken = self.engine.inventory.resync(
-            lists.namespaces[0], lists.identities[0], lists.domains[0], lists.secrets[0], lists.version_of
+            lists.namespaces[0],
+            lists.identities[0],
+            lists.domains[0],
+            lists.secrets[0],
+            lists.version_of,
+            lists.config_maps[0],
         )
         self.engine.wake(woken)
 

@@ -17,7 +17,7 @@ Wake = Callable[[Iterable[Key]], None]
 
 
 class Secrets(Protocol):
-    """Secrets in the cluster."""
+    """Secrets in the cluster; or ConfigMaps, which are read and written in the same terms."""
 
     async def create(self, namespace: str, name: str, content: SecretContent, metadata: Metadata) -> SecretView:
         """Create a Secret. Raises AlreadyExistsError when one of that name is there."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from serviceidentity.app.inventory import Entry
+from serviceidentity.app.publisher import Outcome, Publisher
 from serviceidentity.app.reconciler import Reconciler
 from serviceidentity.app.usage import usage_of
 from serviceidentity.app.writer import ForeignSecretError
@@ -21,10 +23,11 @@ from serviceidentity.domain.authority import (
     Trust,
     Usage,
 )
+from serviceidentity.domain.bundle import CONDITION as BUNDLE_CONDITION
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind, TrustDomain
 from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.schedule import format_time, parse_time
+from serviceidentity.domain.schedule import earliest, format_time, parse_time
 from serviceidentity.domain.status import Failure
 from serviceidentity.errors import InvalidSpecError, MissingError, RejectedError
 
@@ -32,10 +35,11 @@ logger = logging.getLogger(__name__)
 
 
 class TrustDomainReconciler(Reconciler):
-    """Makes, activates and retires the authorities of a trust domain."""
+    """Makes, activates and retires the authorities of a trust domain, and publishes whom to trust."""
 
-    def __init__(self, *parts: Any) -> None:
+    def __init__(self, publisher: Publisher, *parts: Any) -> None:
         super().__init__(*parts)
+        self._publisher = publisher
         self._told: dict[Key, Trust | Held] = {}  # what identities have been woken for
 
     async def reconcile(self, key: Key) -> tuple[datetime | None, bool]:
@@ -46,6 +50,7 @@ class TrustDomainReconciler(Reconciler):
         entry = self._inventory.domains.get(key)
         if entry is None or entry.meta.deleting:
             self._told.pop(key, None)
+            self._publisher.forget(key)
             return None, True
         now = self._clock()
         if isinstance(entry.spec, InvalidSpecError):
@@ -53,7 +58,7 @@ class TrustDomainReconciler(Reconciler):
             await self._report(key, entry, status.of_invalid(entry.meta, path, message, entry.status, now))
             return None, True
         domain = entry.spec
-        problem: Held | Failure | None = next(iter(status.backing_off(entry.status, entry.meta, now).values()), None)
+        problem: Held | Failure | None = status.backing_off(entry.status, entry.meta, now).get("Ready")
         changed, told = False, self._told.setdefault(key, self._trust.of(domain.meta.name, now))
         if problem is None:
             try:
@@ -61,6 +66,10 @@ class TrustDomainReconciler(Reconciler):
             except Unresolved as error:
                 problem = error.problem
         trust = self._trust.of(domain.meta.name, now)
+        if trust != told:
+            self._told[key] = trust
+            self._wake(self._inventory.identities_of(key.name))  # before the bundle goes to a thousand namespaces
+        outcome = await self._publish(domain, trust, entry.status, now)
         try:
             seen = self._observe(domain, _active_roots(entry.status), now)
         except MalformedError as error:
@@ -69,8 +78,10 @@ class TrustDomainReconciler(Reconciler):
         if problem is None:
             signer = trust.signer if isinstance(trust, Trust) else trust
             problem = signer if isinstance(signer, Held) else None
-        wanted = status.of_trust_domain(seen, problem, authority.deadline(seen, now), entry.status, now)
+        due = authority.deadline(seen, now)
+        wanted = status.of_trust_domain(seen, problem, due, entry.status, now, outcome.publication)
         was_ready = (entry.status.get("conditions") or [{}])[0].get("status")
+        self._complain(key, entry, wanted)
         recorded = _active_roots(entry.status)
         await self._report(key, entry, wanted)
         if recorded != _active_roots(wanted):
@@ -81,14 +92,33 @@ class TrustDomainReconciler(Reconciler):
                 key, entry.meta.uid, ready["reason"], ready["message"], warning=ready["status"] == "False"
             )
         text = wanted.get("nextActionTime")
-        self._told[key] = trust
-        return parse_time(text) if text else None, trust != told or ready["status"] != was_ready
+        next_look = earliest(parse_time(text) if text else None, outcome.next_look)
+        return next_look, ready["status"] != was_ready
+
+    async def _publish(
+        self, domain: TrustDomain, trust: Trust | Held, recorded: Mapping[str, Any], now: datetime
+    ) -> Outcome:
+        """Publish the bundle. When other namespaces are waited for than before, the life of a new root may go on."""
+        before = self._publisher.waiting_for(domain, trust)
+        outcome = await self._publisher.publish(domain, trust, recorded.get("bundle") or {}, now)
+        if self._publisher.waiting_for(domain, trust) != before:
+            self._wake({domain.key})
+        return outcome
+
+    def _complain(self, key: Key, entry: Entry[TrustDomain], wanted: Mapping[str, Any]) -> None:
+        """One Event when publishing the bundle gets into trouble, or into another one."""
+        old, new = _bundle_condition(entry.status), _bundle_condition(wanted)
+        if new.get("status") == "False" and new["reason"] != old.get("reason"):
+            self._events.emit(key, entry.meta.uid, new["reason"], new["message"], warning=True)
 
     def _observe(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> Hierarchy:
         """Gather what decisions about the authorities depend on. Raises MalformedError."""
         authorities = self._trust.authorities(domain)
         trust = self._trust.of(domain.meta.name, now)
-        usage = usage_of(self._inventory, domain, trust.bundle, now) if isinstance(trust, Trust) else Usage()
+        usage = Usage()
+        if isinstance(trust, Trust):
+            unpublished = self._publisher.waiting_for(domain, trust)
+            usage = usage_of(self._inventory, domain, trust.bundle, now, unpublished)
         return Hierarchy(domain, authorities, usage, recorded)
 
     async def _advance(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> bool:
@@ -195,6 +225,10 @@ def _active_roots(recorded: Mapping[str, Any]) -> frozenset[str]:
         for item in recorded.get("authorities") or ()
         if item.get("role") == Role.ROOT and item.get("state") == authority.AuthorityState.ACTIVE
     )
+
+
+def _bundle_condition(shown: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((one for one in shown.get("conditions") or () if one.get("type") == BUNDLE_CONDITION), {})
 
 
 def _records(view: SecretView) -> dict[str, str]:

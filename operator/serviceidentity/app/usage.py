@@ -1,6 +1,7 @@
 """How the authorities of a trust domain are used at the moment, as the inventory shows it."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +15,12 @@ from serviceidentity.errors import InvalidSpecError
 NAMED = 3  # in messages, of those that everyone waits for
 
 
-def usage_of(inventory: Inventory, domain: TrustDomain, bundle: bytes, now: datetime) -> Usage:
+def usage_of(
+    inventory: Inventory, domain: TrustDomain, bundle: bytes, now: datetime, unpublished: Sequence[str] = ()
+) -> Usage:
     """Return who has the bundle (PEM) and which authority's certificates are in use.
 
+    `unpublished` names the namespaces whose published trust bundle does not have these roots yet.
     A suspended identity keeps what it has, so nobody waits for it; its certificate counts as in use all the same.
     """
     wanted = b64encode(bundle).decode()
@@ -31,7 +35,8 @@ def usage_of(inventory: Inventory, domain: TrustDomain, bundle: bytes, now: date
             leaves[leaf[0]] = max(leaf[1], leaves.get(leaf[0], leaf[1]))
         if _waits_for(inventory, entry, wanted):
             behind.append(f"{key.namespace}/{key.name}")
-    named = sorted(behind)[:NAMED]
+    behind = [*sorted(behind), *unpublished]
+    named = behind[:NAMED]
     more = [f"{len(behind) - NAMED} more"] if len(behind) > NAMED else []
     return Usage(published=not behind, waiting_for=(*named, *more), leaves=leaves)
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from serviceidentity.domain.pki.keys import KeyEncoding, KeyProfile
 from serviceidentity.domain.pki.names import Subject
+from serviceidentity.domain.selectors import LabelSelector
 
 GROUP: Final = "serviceidentity.dev"
 VERSION: Final = "v1alpha1"
@@ -209,6 +210,52 @@ class Identity:
         return any(rule.admits(caller) for rule in self.callers)
 
 
+class BundleFormat(StrEnum):
+    """Forms in which a trust bundle is published; PEM always is."""
+
+    PEM = "PEM"
+    JKS = "JKS"
+    PKCS12 = "PKCS12"
+    SPIFFE = "SPIFFE"
+
+
+class StoreKind(StrEnum):
+    """Kinds of object that hold a trust bundle, or roots to add to one."""
+
+    CONFIG_MAP = "ConfigMap"
+    SECRET = "Secret"  # noqa: S105  # a kind
+
+
+@dataclass(frozen=True, slots=True)
+class RootSource:
+    """Roots to publish besides the trust domain's own: PEM text, or a key of an object in the operator's namespace.
+
+    `path` is where the spec names it.
+    """
+
+    path: str
+    pem: str | None = None
+    kind: StoreKind = StoreKind.CONFIG_MAP
+    name: str = ""
+    key: str = ""
+
+    def __str__(self) -> str:
+        return self.path if self.pem is not None else f"{self.kind} {self.name}, key {self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSpec:
+    """Where the trust bundle is published, and in which forms. Without a selector it is published nowhere."""
+
+    kind: StoreKind
+    name: str
+    selector: LabelSelector | None
+    formats: frozenset[BundleFormat]
+    truststore_password: str
+    template: SecretTemplate
+    extra_roots: tuple[RootSource, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class AuthoritySpec:
     """A certificate authority to make."""
@@ -234,6 +281,7 @@ class TrustDomain:
     propagation: timedelta
     tainted: dict[str, bool]  # fingerprints of authorities, and whether they leave the bundle at once
     reissues_per_second: int
+    bundle: BundleSpec | None = None
 
     @property
     def key(self) -> Key:

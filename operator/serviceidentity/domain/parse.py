@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 from serviceidentity.domain import model
 from serviceidentity.domain.model import (
     AuthoritySpec,
+    BundleFormat,
+    BundleSpec,
     CallerRule,
     CertificateSpec,
     DeletionPolicy,
@@ -23,8 +25,10 @@ from serviceidentity.domain.model import (
     PasswordRef,
     PrivateKeySpec,
     RolloutSpec,
+    RootSource,
     RotationPolicy,
     SecretTemplate,
+    StoreKind,
     Target,
     TrustDomain,
     WorkloadKind,
@@ -34,6 +38,7 @@ from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyEncoding, KeyProfile
 from serviceidentity.domain.pki.names import Subject
 from serviceidentity.domain.schedule import parse_duration
+from serviceidentity.domain.selectors import LabelSelector, Operator, Requirement
 from serviceidentity.errors import InvalidSpecError
 
 T = TypeVar("T")
@@ -80,6 +85,7 @@ def trust_domain(body: Json) -> TrustDomain:
         propagation=_duration(spec, "propagation", "spec", timedelta(hours=1)),
         tainted=_tainted(spec),
         reissues_per_second=_count(spec, "reissuesPerSecond", "spec", 20),
+        bundle=_optional(spec, "bundle", lambda block: _bundle(block, meta)),
     )
     if domain.intermediate.duration > domain.root.duration:
         raise InvalidSpecError("spec.intermediate.duration", "must not be longer than spec.root.duration")
@@ -97,6 +103,47 @@ def _tainted(spec: Json) -> dict[str, bool]:
             raise InvalidSpecError(f"{path}.removeFromBundle", "must be WhenUnused or Immediately")
         tainted[_text(item, "fingerprint", path).replace(":", "").lower()] = when == "Immediately"
     return tainted
+
+
+def _bundle(block: Json, meta: Meta) -> BundleSpec:
+    target, path = _object(block, "target", "spec.bundle"), "spec.bundle.target"
+    formats = (_member(BundleFormat, value, f"{path}.formats") for value in _texts(target, "formats", path))
+    selector = _object(target, "namespaceSelector", path)
+    return BundleSpec(
+        kind=_choice(target, "kind", path, StoreKind, StoreKind.CONFIG_MAP),
+        name=_text(target, "name", path, f"{meta.name}-trust-bundle"),
+        selector=None
+        if target.get("namespaceSelector") is None
+        else label_selector(selector, f"{path}.namespaceSelector"),
+        formats=frozenset(formats) | {BundleFormat.PEM},
+        truststore_password=_text(target, "truststorePassword", path, "changeit"),
+        template=_template(target, path, "template"),
+        extra_roots=tuple(_root_source(item, where) for where, item in _objects(block, "extraRoots", "spec.bundle")),
+    )
+
+
+def _root_source(item: Json, path: str) -> RootSource:
+    given = [field for field in ("pem", "configMapRef", "secretRef") if item.get(field) is not None]
+    if len(given) != 1:
+        raise InvalidSpecError(path, "must have exactly one of pem, configMapRef and secretRef")
+    where = path.removeprefix("spec.bundle.")
+    if given == ["pem"]:
+        return RootSource(where, pem=_text(item, "pem", path))
+    ref, kind = _object(item, given[0], path), StoreKind.SECRET if given == ["secretRef"] else StoreKind.CONFIG_MAP
+    at = f"{path}.{given[0]}"
+    return RootSource(where, kind=kind, name=_text(ref, "name", at), key=_text(ref, "key", at, "ca.crt"))
+
+
+def label_selector(block: Json, path: str) -> LabelSelector:
+    """Read a LabelSelector as Kubernetes has it. Raises InvalidSpecError."""
+    labels = _object(block, "matchLabels", path)
+    requirements = [Requirement(key, Operator.IN, (_text(labels, key, f"{path}.matchLabels", ""),)) for key in labels]
+    for where, item in _objects(block, "matchExpressions", path):
+        operator, values = _member(Operator, item.get("operator"), f"{where}.operator"), _texts(item, "values", where)
+        if bool(values) is not (operator in (Operator.IN, Operator.NOT_IN)):
+            raise InvalidSpecError(f"{where}.values", "must be given for In and NotIn, and for nothing else")
+        requirements.append(Requirement(_text(item, "key", where), operator, values))
+    return LabelSelector(tuple(requirements))
 
 
 def meta_of(body: Json) -> Meta:
@@ -257,11 +304,11 @@ def _authority(spec: Json, field: str, common_name: str, duration: timedelta) ->
     )
 
 
-def _template(block: Json, path: str) -> SecretTemplate:
-    template = _object(block, "secretTemplate", path)
+def _template(block: Json, path: str, field: str = "secretTemplate") -> SecretTemplate:
+    template = _object(block, field, path)
     return SecretTemplate(
-        labels=dict(_object(template, "labels", f"{path}.secretTemplate")),
-        annotations=dict(_object(template, "annotations", f"{path}.secretTemplate")),
+        labels=dict(_object(template, "labels", f"{path}.{field}")),
+        annotations=dict(_object(template, "annotations", f"{path}.{field}")),
     )
 
 

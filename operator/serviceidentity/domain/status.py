@@ -24,6 +24,7 @@ from serviceidentity.domain.authority import (
     retirement_of,
     state_of,
 )
+from serviceidentity.domain.bundle import Publication
 from serviceidentity.domain.credentials import CREDENTIALS
 from serviceidentity.domain.credentials.base import Credential, Observed, Reason
 from serviceidentity.domain.material import Held, MalformedError
@@ -43,6 +44,7 @@ OWNED_FIELDS: Final = (
     "nextActionTime",
     "backoff",
     "authorities",
+    "bundle",
     *(credential.status_field for credential in CREDENTIALS),
     ROLLOUT,
 )
@@ -137,8 +139,9 @@ def of_trust_domain(
     deadline: datetime | None,
     previous: Mapping[str, Any],
     now: datetime,
+    publication: Publication | None = None,
 ) -> Json:
-    """Return the whole status of a trust domain."""
+    """Return the whole status of a trust domain; `publication` says what became of its bundle, if it publishes one."""
     domain = seen.domain
     if problem is None:
         ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign" + _waiting(seen, now))
@@ -151,10 +154,14 @@ def of_trust_domain(
     listed = [_authority(seen, authority, now) for authority in _by_age(seen.authorities)]
     status: Json = {
         "observedGeneration": domain.meta.generation,
-        "conditions": _conditions([ready], previous, domain.meta.generation, now),
+        "conditions": _conditions(
+            [ready, *([publication.condition()] if publication else [])], previous, domain.meta.generation, now
+        ),
         # What was there stays on record while it can't be found or read: it must not be replaced without a word.
         "authorities": previous.get("authorities", []) if lost else listed,
     }
+    if publication is not None:
+        status["bundle"] = publication.report(previous.get("bundle") or {})
     failures = [problem] if isinstance(problem, Failure) else []
     return _finish(status, deadline, _backoff(failures, previous, domain.meta, now, _signs_until(seen, now)))
 

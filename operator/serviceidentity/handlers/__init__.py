@@ -6,7 +6,7 @@ from typing import Any
 
 import kopf
 
-from serviceidentity.adapters.kube.objects import SECRET_SELECTOR, view_of
+from serviceidentity.adapters.kube.objects import SECRET_SELECTOR, config_map_view_of, view_of
 from serviceidentity.app.operator import Operator  # noqa: TC001  # the handlers name it at run time
 from serviceidentity.domain.model import GROUP, VERSION
 
@@ -40,6 +40,7 @@ def registry() -> kopf.OperatorRegistry:
     kopf.on.event(GROUP, VERSION, "trustdomains", registry=handlers)(on_trust_domain)
     kopf.on.event("", "v1", "namespaces", registry=handlers)(on_namespace)
     kopf.on.event("", "v1", "secrets", registry=handlers)(on_secret)
+    kopf.on.event("", "v1", "configmaps", registry=handlers)(on_config_map)
     return handlers
 
 
@@ -53,11 +54,12 @@ def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
-    """Set kopf up as a source of events: it writes nothing of its own, and watches only Secrets with our label."""
+    """Set kopf up as a source of events: it writes nothing, and of Secrets and ConfigMaps it watches those of ours."""
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.watching.label_selectors["v1", "secrets"] = SECRET_SELECTOR
+    settings.watching.label_selectors["v1", "configmaps"] = SECRET_SELECTOR
     settings.watching.chunk_size = 500
     settings.queueing.idle_timeout = 1
     settings.queueing.exit_timeout = 1
@@ -104,7 +106,7 @@ async def on_namespace(event: Any, memo: Any, **_: Any) -> None:
     operator: Operator = memo
     inventory, body = operator.engine.inventory, event["object"]
     if event["type"] == DELETED:
-        inventory.drop_namespace(body["metadata"]["name"])
+        operator.engine.wake(inventory.drop_namespace(body["metadata"]["name"]))
     else:
         operator.engine.wake(inventory.put_namespace(body))
 
@@ -116,3 +118,12 @@ async def on_secret(event: Any, memo: Any, **_: Any) -> None:
         operator.engine.wake(operator.engine.inventory.drop_secret(view.namespace, view.name, view.uid))
     else:
         operator.engine.wake(operator.engine.inventory.put_secret(view))
+
+
+async def on_config_map(event: Any, memo: Any, **_: Any) -> None:
+    operator: Operator = memo
+    view = config_map_view_of(event["object"])
+    if event["type"] == DELETED:
+        operator.engine.wake(operator.engine.inventory.drop_config_map(view.namespace, view.name, view.uid))
+    else:
+        operator.engine.wake(operator.engine.inventory.put_config_map(view))

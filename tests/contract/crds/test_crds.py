@@ -140,6 +140,20 @@ def test_default_key_of_a_keystore_password(api: Api) -> None:
     assert stored["spec"]["certificate"]["keystorePasswordSecretRef"] == {"name": "keystore", "key": "password"}
 
 
+def test_defaults_of_a_published_bundle(api: Api) -> None:
+    stored = api.show((HERE / "good" / "td-bundle-everywhere.yaml").read_text())
+
+    assert stored["spec"]["bundle"] == {
+        "target": {
+            "kind": "ConfigMap",
+            "namespaceSelector": {},
+            "formats": ["PEM"],
+            "truststorePassword": "changeit",
+        },
+        "extraRoots": [{"configMapRef": {"name": "company-cas", "key": "ca.crt"}}],
+    }
+
+
 def test_defaults_of_a_trust_domain(api: Api) -> None:
     stored = api.show((HERE / "good" / "td-minimal.yaml").read_text())
 
@@ -204,6 +218,7 @@ def test_field_is_described_and_bounded(schema: Mapping[str, Any]) -> None:
         ("sid.spec.hmac.overlap", "How long the previous key still verifies"),
         ("sid.status.certificate.renewalTime", "When it will be renewed"),
         ("td.spec.root.duration", "How long a root is valid"),
+        ("td.spec.bundle.target.namespaceSelector", "Which namespaces get the bundle"),
     ],
 )
 def test_kubectl_explains_a_field(api: Api, field: str, sentence: str) -> None:
@@ -283,6 +298,19 @@ DOMAIN_STATUS = {
         AUTHORITY,
         AUTHORITY | {"generation": 2, "state": "Prepared"},
     ],
+    "bundle": {
+        "kind": "ConfigMap",
+        "name": "example-trust-bundle",
+        "namespaces": 3,
+        "published": 2,
+        "conflicts": ["shop"],
+        "roots": 3,
+        "sequence": 4,
+        "digest": "ab" * 32,
+        "extraRoots": [
+            {"fingerprint": "cd" * 32, "source": "ConfigMap cas, key ca.crt", "notAfter": "2036-01-01T00:00:00Z"}
+        ],
+    },
     "backoff": IDENTITY_STATUS["backoff"],
 }
 

@@ -12,7 +12,7 @@ from serviceidentity.app.inventory import Location
 from serviceidentity.domain import ownership
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind
-from serviceidentity.domain.ownership import Metadata
+from serviceidentity.domain.ownership import MANAGED_BY_LABEL, Metadata
 from serviceidentity.errors import AlreadyExistsError, ConflictError, MissingError, PortError
 from tests.unit.app.fake_workloads import FakeWorkloads
 from tests.unit.domain.builders import T0, identity_body, trust_domain_body
@@ -86,19 +86,29 @@ class FakeApi:
         self.events.append((reason, message))
 
 
+class FakeConfigMaps(FakeApi):
+    """ConfigMaps of the same server: they have no type, and versions and failures of their own."""
+
+
 class World:
     """A fake API and an engine on it, with a clock that tests move."""
 
-    def __init__(self, api: FakeApi | None = None) -> None:
+    def __init__(self, api: FakeApi | None = None, config_maps: FakeConfigMaps | None = None) -> None:
         self.api = api or FakeApi()
+        self.maps = config_maps or FakeConfigMaps()
         self.now = T0
-        self.engine = Engine("system", self.api, self.api, self.api, lambda: self.now, self.api.workloads)
+        self.engine = Engine(
+            "system", self.api, self.api, self.api, lambda: self.now, self.api.workloads, config_maps=self.maps
+        )
         inventory = self.engine.inventory
         for key, body in self.api.objects.items():
             put = inventory.put_identity if key.kind is Kind.SERVICE_IDENTITY else inventory.put_trust_domain
             self.engine.wake(put(body))
         for view in self.api.stored.values():
             self.engine.wake(inventory.put_secret(view))
+        for view in self.maps.stored.values():
+            if MANAGED_BY_LABEL in view.labels:
+                self.engine.wake(inventory.put_config_map(view))
 
     def apply(self, spec: dict[str, Any] | None = None, **meta: Any) -> Key:
         body = identity_body(spec, **meta)

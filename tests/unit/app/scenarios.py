@@ -53,7 +53,9 @@ def tell(world: World, view: SecretView) -> None:
 
 async def restarted(world: World) -> World:
     """Return a world with a new operator on the same API, at rest."""
-    again = World(world.api)
+    again = World(world.api, world.maps)
+    for name, one in world.engine.inventory.namespaces.items():
+        again.engine.inventory.namespaces[name] = one
     again.now = world.now
     await again.settle()
     return again

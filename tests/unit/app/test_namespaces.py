@@ -37,3 +37,9 @@ def test_a_complete_list_drops_what_is_not_in_it_unless_it_is_newer():
     inventory.put_namespace(namespace("new", 50))
     inventory.resync([namespace("shop", 5)], [], [], [], lambda _list: 20)
     assert set(inventory.namespaces) == {"shop", "new"}
+
+
+def test_a_namespace_that_is_gone_wakes_the_trust_domains_once():
+    inventory = filled()
+    assert inventory.drop_namespace("shop") == {trust_domain_key("default")}
+    assert inventory.drop_namespace("shop") == set()

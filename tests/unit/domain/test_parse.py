@@ -129,6 +129,7 @@ def merged(one: Any, other: Any) -> Any:
 REFERENCE = {"keystorePasswordSecretRef": {"name": "p"}, "privateKey": {}}
 ROLLOUT = {"targets": [{"kind": "Deployment", "name": "a"}]}
 FULL = {"certificate": REFERENCE, "hmac": {}, "callers": [{"name": "a"}], "rollout": ROLLOUT}
+FULL_DOMAIN: dict[str, Any] = {"bundle": {}}
 
 
 @pytest.mark.parametrize(("path", "default"), blocks(IDENTITY), ids=dotted)
@@ -138,7 +139,7 @@ def test_each_default_of_the_identity_schema_is_the_parsers(path, default):
 
 @pytest.mark.parametrize(("path", "default"), blocks(DOMAIN), ids=dotted)
 def test_each_default_of_the_trust_domain_schema_is_the_parsers(path, default):
-    assert domain(**nested(path, default)) == domain()
+    assert domain(**merged(FULL_DOMAIN, nested(path, default))) == domain(**FULL_DOMAIN)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Secrets and status subresources in the cluster: the ports `Secrets` and `Statuses`."""
 
+import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from serviceidentity.adapters.kube.client import MERGE_PATCH, Json, KubeClient, segment
@@ -93,6 +95,80 @@ class KubeSecrets:
         return [view_of(body) for body in bodies], version
 
 
+class KubeConfigMaps:
+    """ConfigMaps, behind the port `Secrets`: a view's data is base64, as a Secret's, whether or not it is text."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+
+    async def create(self, namespace: str, name: str, content: SecretContent, metadata: Metadata) -> SecretView:
+        body = _config_map({"namespace": namespace, "name": name}, content, metadata)
+        return config_map_view_of(await self._client.request("POST", _config_maps(namespace), body))
+
+    async def replace(self, view: SecretView, content: SecretContent, metadata: Metadata) -> SecretView:
+        names = {"namespace": view.namespace, "name": view.name}
+        names |= {"uid": view.uid, "resourceVersion": str(view.resource_version)}
+        foreign = tuple(owner for owner in view.owners if not owner.get("controller"))
+        kept = Metadata(
+            labels=ownership.foreign_labels(view) | dict(metadata.labels),
+            annotations=ownership.foreign_annotations(view) | dict(metadata.annotations),
+            owners=metadata.owners + foreign,
+        )
+        body = _config_map(names, content, kept)
+        return config_map_view_of(await self._client.request("PUT", self._path(view), body))
+
+    async def delete(self, view: SecretView) -> None:
+        body: Json = {"preconditions": {"uid": view.uid}}
+        try:
+            await self._client.request("DELETE", self._path(view), body)
+        except MissingError:
+            return
+
+    async def read(self, namespace: str, name: str) -> SecretView | None:
+        try:
+            path = f"{_config_maps(namespace)}/{segment(name)}"
+            return config_map_view_of(await self._client.request("GET", path))
+        except MissingError:
+            return None
+
+    async def list_ours(self, namespaces: tuple[str, ...] | None) -> tuple[list[SecretView], int]:
+        """Return all ConfigMaps that carry our label, in the given namespaces or everywhere."""
+        paths = ["/api/v1/configmaps"] if namespaces is None else [_config_maps(namespace) for namespace in namespaces]
+        bodies, version = await _list_paths(self._client, paths, SECRET_SELECTOR)
+        return [config_map_view_of(body) for body in bodies], version
+
+    def _path(self, view: SecretView) -> str:
+        return f"{_config_maps(view.namespace)}/{segment(view.name)}"
+
+
+def config_map_view_of(body: Mapping[str, Any]) -> SecretView:
+    """Return a ConfigMap's JSON as a view. It has no type."""
+    text = {key: base64.b64encode(value.encode()).decode() for key, value in (body.get("data") or {}).items()}
+    return replace(view_of({**body, "data": text | dict(body.get("binaryData") or {})}), type="")
+
+
+def _config_map(names: Mapping[str, str], content: SecretContent, metadata: Metadata) -> Json:
+    text: dict[str, str] = {}
+    binary: dict[str, str] = {}
+    for key, value in content.data.items():
+        try:
+            text[key] = base64.b64decode(value).decode()
+        except UnicodeDecodeError:
+            binary[key] = value
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            **names,
+            "labels": dict(metadata.labels),
+            "annotations": dict(metadata.annotations),
+            "ownerReferences": [dict(owner) for owner in metadata.owners],
+        },
+        "data": text,
+        "binaryData": binary,
+    }
+
+
 class KubeObjects:
     """Our own kinds: the port `Statuses`, and complete lists for start and resync."""
 
@@ -133,6 +209,10 @@ def collection(kind: Kind, namespace: str) -> str:
     """Return the URL path of a collection of ours; without a namespace, of all namespaces."""
     scope = f"namespaces/{segment(namespace)}/" if namespace else ""
     return f"/apis/{GROUP}/{VERSION}/{scope}{PLURALS[kind]}"
+
+
+def _config_maps(namespace: str) -> str:
+    return f"/api/v1/namespaces/{segment(namespace)}/configmaps"
 
 
 def _secrets(namespace: str) -> str:
