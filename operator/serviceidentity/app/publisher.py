@@ -94,7 +94,9 @@ class Publisher:
                 del known[target]
         if bundle is not None:
             suspects = set(recorded.get("conflicts") or ())
-            await asyncio.gather(*(self._keep(domain, bundle, target, suspects, now) for target in wanted))
+            written = await asyncio.gather(*(self._keep(domain, bundle, one, suspects, now) for one in wanted))
+            if any(written):
+                logger.info("%s: wrote %d copies of trust bundle %d", domain.key, sum(written), bundle.sequence)
         retry = await self._remove_leftovers(domain, bundle, now)
         gone = {target for target, trouble in troubles.items() if trouble.reason == bundles.GONE}
         publication = Publication(
@@ -240,19 +242,19 @@ class Publisher:
 
     async def _keep(
         self, domain: TrustDomain, bundle: Bundle, target: Target, suspects: Collection[str], now: datetime
-    ) -> None:
-        """Make one copy right, if it is not and it is time."""
+    ) -> bool:
+        """Make one copy right, if it is not and it is time; say whether it was written."""
         troubles, generation = self._troubles[domain.key], domain.meta.generation
         seen, right = self._inventory.copies.at(target), self._right[domain.key].get(target)
         if right is not None and right.view is seen and right.data is bundle.data and right.generation == generation:
-            return  # nobody touched it since the last look: what most passes find in most namespaces
+            return False  # nobody touched it since the last look: what most passes find in most namespaces
         before = troubles.get(target)
         verdict = self._decide(domain, bundle, target, seen)
         if verdict is None:
             self._found_right(domain, bundle, target)
-            return
+            return False
         if before is not None and before.holds(generation, now):
-            return
+            return False
         reason = bundles.CONFLICT
         if isinstance(verdict, Store):
             async with self._at_once:
@@ -260,9 +262,9 @@ class Publisher:
                 reason = await self._store(domain, bundle, verdict, look_first=look)
         if reason:
             troubles[target] = bundles.next_attempt(before, reason, now, generation)
-            return
-        self._found_right(domain, bundle, target)
-        logger.info("%s: wrote %s %s/%s", domain.key, target.kind, target.namespace, target.name)
+        else:
+            self._found_right(domain, bundle, target)
+        return not reason
 
     def _found_right(self, domain: TrustDomain, bundle: Bundle, target: Target) -> None:
         self._troubles[domain.key].pop(target, None)

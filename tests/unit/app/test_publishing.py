@@ -179,6 +179,18 @@ async def test_a_deleted_copy_is_back_and_a_copy_whose_labels_went_is_still_ours
 
 
 @scenario
+async def test_an_immutable_copy_is_made_anew_when_it_has_to_change(world):
+    await publish(world, "shop")
+    change_map(world, SHOP, immutable=True)
+    await world.settle()
+    world.maps.writes.clear()
+    change(world, annotations={"serviceidentity.dev/rotate-root": "1"})
+    await world.settle()
+    assert world.maps.writes == {"delete": 1, "create": 1}
+    assert roots_in(world, SHOP) == 2
+
+
+@scenario
 async def test_a_strangers_config_map_is_left_alone_reported_once_and_looked_at_again_at_leisure(world):
     await strange(world, SHOP, mine="1")
     await publish(world, "shop", "attic")

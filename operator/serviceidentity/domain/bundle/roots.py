@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from cryptography import x509
@@ -70,6 +71,7 @@ class Roots:
         return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
+@lru_cache(maxsize=64)
 def read_roots(pem: bytes, source: str) -> tuple[Root, ...]:
     """Read the CA certificates of a PEM text. Text between them, such as names, is passed over.
 
