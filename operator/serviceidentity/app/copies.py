@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import ROLE_LABEL
-from serviceidentity.domain.bundle import BUNDLE_LABEL, Target
+from serviceidentity.domain.bundle import BUNDLE_LABEL, Place
 from serviceidentity.domain.material import SecretView
 from serviceidentity.domain.model import Key, StoreKind, trust_domain_key
 
@@ -19,20 +19,20 @@ class Copies:
     """Copies by where they are. Used from one event loop."""
 
     def __init__(self) -> None:
-        self.writing: dict[Target, Mapping[str, str]] = {}
-        self._found: dict[Target, SecretView] = {}
-        self._owners: dict[Target, str] = {}
-        self._of_domain: defaultdict[str, set[Target]] = defaultdict(set)
+        self.writing: dict[Place, Mapping[str, str]] = {}
+        self._found: dict[Place, SecretView] = {}
+        self._owners: dict[Place, str] = {}
+        self._of_domain: defaultdict[str, set[Place]] = defaultdict(set)
 
     def concerns(self, kind: StoreKind, view: SecretView) -> bool:
         """Say whether an object is, or was, a copy. Authorities and what identities own never are."""
-        if Target(kind, view.namespace, view.name) in self._found:
+        if Place(kind, view.namespace, view.name) in self._found:
             return True
         return BUNDLE_LABEL in view.labels and not {ROLE_LABEL, ownership.IDENTITY_LABEL} & view.labels.keys()
 
     def put(self, kind: StoreKind, view: SecretView) -> set[Key]:
         """Take in a copy and return the trust domains to wake: none when it is what is being written just now."""
-        target = Target(kind, view.namespace, view.name)
+        target = Place(kind, view.namespace, view.name)
         old = self._found.get(target)
         if not self.concerns(kind, view) or (old is not None and view.resource_version <= old.resource_version):
             return set()
@@ -48,7 +48,7 @@ class Copies:
 
     def drop(self, kind: StoreKind, namespace: str, name: str, uid: str | None = None) -> set[Key]:
         """Forget a copy that is gone or lost our label; one that was made anew meanwhile (another uid) stays."""
-        target = Target(kind, namespace, name)
+        target = Place(kind, namespace, name)
         old = self._found.get(target)
         if old is None or (uid is not None and old.uid != uid):
             return set()
@@ -57,15 +57,15 @@ class Copies:
         self._of_domain[owner].discard(target)
         return {trust_domain_key(owner)}
 
-    def at(self, target: Target) -> SecretView | None:
+    def at(self, target: Place) -> SecretView | None:
         """Return what is there."""
         return self._found.get(target)
 
-    def of(self, domain: str) -> dict[Target, SecretView]:
+    def of(self, domain: str) -> dict[Place, SecretView]:
         """Return the copies that carry the trust domain's label."""
         return {target: self._found[target] for target in self._of_domain.get(domain, ())}
 
-    def missing_from(self, kind: StoreKind, listed: Collection[tuple[str, str]], as_of: int) -> list[Target]:
+    def missing_from(self, kind: StoreKind, listed: Collection[tuple[str, str]], as_of: int) -> list[Place]:
         """Return the copies that a complete list, read at version `as_of`, does not have."""
         return [
             target

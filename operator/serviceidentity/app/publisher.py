@@ -12,7 +12,7 @@ from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.ports import Secrets
 from serviceidentity.domain import bundle as bundles
 from serviceidentity.domain.authority import Trust
-from serviceidentity.domain.bundle import Bundle, Foreign, Publication, Remove, Root, Roots, Store, Target, Trouble
+from serviceidentity.domain.bundle import Bundle, Foreign, Place, Publication, Remove, Root, Roots, Store, Trouble
 from serviceidentity.domain.material import Held, MalformedError, SecretView
 from serviceidentity.domain.model import BundleSpec, Key, RootSource, StoreKind, TrustDomain
 from serviceidentity.domain.schedule import earliest
@@ -70,8 +70,8 @@ class Publisher:
         self._served = served
         self._assembled: dict[Key, _Assembled] = {}
         self._texts: dict[tuple[Key, int, str], _Text] = {}
-        self._troubles: dict[Key, dict[Target, Trouble]] = {}
-        self._right: dict[Key, dict[Target, _Right]] = {}
+        self._troubles: dict[Key, dict[Place, Trouble]] = {}
+        self._right: dict[Key, dict[Place, _Right]] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def publish(
@@ -87,7 +87,7 @@ class Publisher:
             self.forget(domain.key)
             return Outcome(None, await self._remove_leftovers(domain, None, now))
         bundle, problem = await self._bundle(domain, spec, trust, recorded, now, crl)
-        wanted = {Target(spec.kind, name, spec.name): name for name in self._selected(domain)}
+        wanted = {Place(spec.kind, name, spec.name): name for name in self._selected(domain)}
         troubles = self._troubles.setdefault(domain.key, {})
         for known in (troubles, self._right.setdefault(domain.key, {})):
             for target in known.keys() - wanted.keys():
@@ -131,7 +131,7 @@ class Publisher:
         troubles = self._troubles.get(domain.key, {})
         waiting = []
         for name in self._selected(domain):
-            target = Target(spec.kind, name, spec.name)
+            target = Place(spec.kind, name, spec.name)
             trouble = troubles.get(target)
             if trouble is not None and trouble.reason in (bundles.CONFLICT, bundles.GONE):
                 continue
@@ -241,7 +241,7 @@ class Publisher:
         return text
 
     async def _keep(
-        self, domain: TrustDomain, bundle: Bundle, target: Target, suspects: Collection[str], now: datetime
+        self, domain: TrustDomain, bundle: Bundle, target: Place, suspects: Collection[str], now: datetime
     ) -> bool:
         """Make one copy right, if it is not and it is time; say whether it was written."""
         troubles, generation = self._troubles[domain.key], domain.meta.generation
@@ -266,13 +266,13 @@ class Publisher:
             self._found_right(domain, bundle, target)
         return not reason
 
-    def _found_right(self, domain: TrustDomain, bundle: Bundle, target: Target) -> None:
+    def _found_right(self, domain: TrustDomain, bundle: Bundle, target: Place) -> None:
         self._troubles[domain.key].pop(target, None)
         if (view := self._inventory.copies.at(target)) is not None:
             self._right[domain.key][target] = _Right(view, bundle.data, domain.meta.generation)
 
     def _decide(
-        self, domain: TrustDomain, bundle: Bundle, target: Target, seen: SecretView | None
+        self, domain: TrustDomain, bundle: Bundle, target: Place, seen: SecretView | None
     ) -> Store | Foreign | None:
         right = self._right[domain.key].get(target)
         return bundles.decide(domain, bundle, target, seen, right.view if right else None)
@@ -298,7 +298,7 @@ class Publisher:
         copies.put(target.kind, view)
         return ""
 
-    async def _failed(self, target: Target, seen: SecretView | None, error: PortError) -> str:
+    async def _failed(self, target: Place, seen: SecretView | None, error: PortError) -> str:
         match error:
             case ConflictError():
                 await self._refresh(target)
@@ -309,7 +309,7 @@ class Publisher:
                 return bundles.REJECTED
         return bundles.UNREACHABLE
 
-    async def _refresh(self, target: Target) -> None:
+    async def _refresh(self, target: Place) -> None:
         try:
             view = await self._stores[target.kind].read(target.namespace, target.name)
         except PortError:
@@ -319,7 +319,7 @@ class Publisher:
         else:
             self._inventory.copies.put(target.kind, view)
 
-    async def _write(self, domain: TrustDomain, bundle: Bundle, target: Target, seen: SecretView | None) -> SecretView:
+    async def _write(self, domain: TrustDomain, bundle: Bundle, target: Place, seen: SecretView | None) -> SecretView:
         assert domain.bundle is not None  # noqa: S101  # nothing is published without
         store, content = self._stores[target.kind], bundles.content_for(bundle, domain.bundle)
         metadata = bundles.metadata_for(domain, target, bundle)
@@ -338,7 +338,7 @@ class Publisher:
             namespace = self._inventory.namespaces.get(target.namespace)
             if namespace is None or namespace.terminating or not self._serves(target.namespace):
                 continue
-            successor = copies.at(Target(spec.kind, target.namespace, spec.name)) if spec else None
+            successor = copies.at(Place(spec.kind, target.namespace, spec.name)) if spec else None
             there = bundle is not None and successor is not None and bundle.is_held_by(successor.data)
             removal = bundles.leftover(domain, target, view, served=there, selected=target.namespace in selected)
             due += [removal] if removal else []

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from serviceidentity.domain.bundle import BUNDLE_LABEL, Target
+from serviceidentity.domain.bundle import BUNDLE_LABEL, Place
 from serviceidentity.domain.material import SecretContent
 from serviceidentity.domain.model import StoreKind, trust_domain_key
 from serviceidentity.domain.ownership import Metadata
@@ -464,7 +464,7 @@ async def test_a_copy_that_changed_before_the_watch_told_is_read_again(world):
 async def test_the_echo_of_an_own_write_wakes_nobody_and_another_edit_does(world):
     await publish(world, "shop")
     copies, view = world.engine.inventory.copies, world.maps.stored[SHOP]
-    target = Target(StoreKind.CONFIG_MAP, *SHOP)
+    target = Place(StoreKind.CONFIG_MAP, *SHOP)
     copies.writing[target] = view.data
     assert copies.put(StoreKind.CONFIG_MAP, replace(view, resource_version=500)) == set()
     other = replace(view, resource_version=501, data={})

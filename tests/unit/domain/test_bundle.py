@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from serviceidentity.domain import authority, ownership, status
 from serviceidentity.domain import bundle as bundles
-from serviceidentity.domain.bundle import Foreign, Publication, Root, SourceError, Store, Target
+from serviceidentity.domain.bundle import Foreign, Place, Publication, Root, SourceError, Store
 from serviceidentity.domain.bundle.publication import Trouble
 from serviceidentity.domain.model import BundleFormat, StoreKind
 from serviceidentity.domain.pki import certificates, formats, jks, keys
@@ -25,7 +25,7 @@ from tests.unit.domain.test_parse import schema_of, unknown
 from tests.unit.pki.builders import ED25519, P256, P384, RSA, hierarchy, key_for, leaf, title
 
 FORMATS = ["JKS", "PKCS12", "SPIFFE"]
-TARGET = Target(StoreKind.CONFIG_MAP, "shop", "default-trust-bundle")
+TARGET = Place(StoreKind.CONFIG_MAP, "shop", "default-trust-bundle")
 
 
 @cache

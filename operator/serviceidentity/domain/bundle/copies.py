@@ -20,7 +20,7 @@ _TYPES: Final = {StoreKind.CONFIG_MAP: "", StoreKind.SECRET: "Opaque"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Target:
+class Place:
     """Where a copy is."""
 
     kind: StoreKind
@@ -32,7 +32,7 @@ class Target:
 class Store:
     """Write the copy: anew, or in place of what was `seen`."""
 
-    target: Target
+    target: Place
     seen: SecretView | None = None
 
 
@@ -40,7 +40,7 @@ class Store:
 class Remove:
     """Delete a copy that nobody is to have any more."""
 
-    target: Target
+    target: Place
     seen: SecretView
 
 
@@ -48,7 +48,7 @@ class Remove:
 class Foreign:
     """Somebody else's object has the name; it is left alone."""
 
-    target: Target
+    target: Place
 
 
 def is_ours(view: SecretView, meta: Meta, known: SecretView | None = None) -> bool:
@@ -71,7 +71,7 @@ def is_ours(view: SecretView, meta: Meta, known: SecretView | None = None) -> bo
 
 
 def decide(
-    domain: TrustDomain, bundle: Bundle, target: Target, seen: SecretView | None, known: SecretView | None = None
+    domain: TrustDomain, bundle: Bundle, target: Place, seen: SecretView | None, known: SecretView | None = None
 ) -> Store | Foreign | None:
     """Say what has to be done so that the target holds the bundle; None when it does.
 
@@ -90,7 +90,7 @@ def decide(
     return Store(target, seen)
 
 
-def leftover(domain: TrustDomain, target: Target, seen: SecretView, *, served: bool, selected: bool) -> Remove | None:
+def leftover(domain: TrustDomain, target: Place, seen: SecretView, *, served: bool, selected: bool) -> Remove | None:
     """Say whether a copy of ours has to go: its namespace is not selected any more, or the copy is elsewhere now.
 
     What is in a namespace that the operator does not know or serve is left alone; so is the copy under an earlier name
@@ -111,7 +111,7 @@ def content_for(bundle: Bundle, spec: BundleSpec) -> SecretContent:
     return SecretContent(_TYPES[spec.kind], bundle.data, MappingProxyType(record))
 
 
-def metadata_for(domain: TrustDomain, target: Target, bundle: Bundle) -> Metadata:
+def metadata_for(domain: TrustDomain, target: Place, bundle: Bundle) -> Metadata:
     """Return the metadata that a copy must have."""
     assert domain.bundle is not None  # noqa: S101  # nothing is published without
     return ownership.metadata_for(
