@@ -23,9 +23,14 @@ class Pace:
     def __init__(self) -> None:
         self._lines: dict[Key, _Line] = {}
         self._turns: dict[Key, datetime] = {}
+        self._asked: datetime | None = None
 
     def turn(self, key: Key, domain: TrustDomain, now: datetime) -> datetime:
         """Return when it is the identity's turn; asked again before that, the same. A turn that has come is taken."""
+        if self._asked is not None and now < self._asked:  # the clock was put back: turns of before are far away
+            self._lines.clear()
+            self._turns.clear()
+        self._asked = now
         at = self._turns.get(key)
         if at is None:
             at = self._next(domain, now)

@@ -27,6 +27,7 @@ class WorkQueue:
         self._again: set[Key] = set()
         self._deadlines: dict[Key, datetime] = {}
         self._heap: list[tuple[datetime, Key]] = []
+        self._looked = clock()
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -95,8 +96,15 @@ class WorkQueue:
                 continue
 
     def wake_due(self) -> None:
-        """Wake every key whose deadline is not later than now."""
+        """Wake every key whose deadline is not later than now; all of them when the clock was put back.
+
+        What was to happen seconds later would be as far away as the clock was ahead.
+        """
         now = self._clock()
+        put_back, self._looked = now < self._looked - LOOK_AT_CLOCK_EVERY, now
+        if put_back:
+            for key in list(self._deadlines):
+                self.wake(key)
         self._drop_stale()
         while self._heap and self._heap[0][0] <= now:
             _, key = heapq.heappop(self._heap)

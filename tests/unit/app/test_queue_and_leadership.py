@@ -47,6 +47,22 @@ def test_a_key_woken_while_it_runs_runs_once_more():
     asyncio.run(test())
 
 
+def test_everyone_looks_again_when_the_clock_was_put_back():
+    clock = Clock()
+    clock.now = T0 + DAY
+    queue = WorkQueue(clock)
+    queue.schedule(A, T0 + DAY + HOUR)
+    queue.schedule(B, T0 + 2 * DAY)
+    clock.now -= timedelta(seconds=2)
+    queue.wake_due()
+    assert len(queue) == 0, "a second or two is the ordinary work of time servers"
+    clock.now = T0
+    queue.wake_due()
+    assert len(queue) == 2
+    queue.wake_due()
+    assert queue.next_deadline() == T0 + DAY + HOUR
+
+
 def test_only_the_last_deadline_counts():
     clock = Clock()
     queue = WorkQueue(clock)

@@ -44,6 +44,8 @@ class QueueAgainstModel(RuleBasedStateMachine):
     @rule(minutes=st.integers(-600, 600))
     def the_clock_moves(self, minutes):
         self.now += timedelta(minutes=minutes)
+        if minutes < 0:
+            self.owed |= self.deadlines.keys()  # everyone looks again, and keeps the deadline
         self.queue.wake_due()
         due = {key for key, at in self.deadlines.items() if at <= self.now}
         self.owed |= due

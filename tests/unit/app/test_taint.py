@@ -13,7 +13,7 @@ from serviceidentity.errors import RejectedError
 from tests.unit.app.scenarios import restarted, scenario
 from tests.unit.domain.builders import HOUR, T0, domain
 
-SECOND = timedelta(seconds=1)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 DEFAULT = trust_domain_key("default")
 SPEC = {"maxLeafDuration": "24h", "propagation": "1h", "reissuesPerSecond": 3}
 
@@ -37,6 +37,14 @@ def test_no_second_has_more_turns_than_allowed_and_everyone_gets_one(asked, per_
             if at > now:
                 waiting[key] = at
     assert all(count <= per_second for count in taken.values())
+
+
+def test_nobody_waits_for_a_turn_that_a_clock_ahead_gave():
+    pace, owner = Pace(), domain(reissuesPerSecond=1)
+    a, b, c = (identity_key("shop", name) for name in "abc")
+    ahead = T0 + 24 * HOUR
+    assert [pace.turn(key, owner, ahead) for key in (a, b, c)] == [ahead, ahead + SECOND, ahead + 2 * SECOND]
+    assert [pace.turn(key, owner, T0) for key in (b, c, a)] == [T0, T0 + SECOND, T0 + 2 * SECOND]
 
 
 def taint(world, name):
@@ -156,4 +164,20 @@ async def test_a_secret_that_is_deleted_while_it_is_in_line_is_put_back_at_once(
     await world.settle()
     assert waiting[0] in world.api.stored
     await world.settle(SECOND)
+    assert len(issuers(world)) == 1
+
+
+@scenario
+async def test_the_line_goes_on_when_the_clock_is_put_back(world):
+    change(world)
+    world.now += 2 * HOUR  # the clock is ahead
+    for number in range(8):
+        world.apply({"certificate": {}}, name=f"s{number}", uid=f"u-{number}")
+    await world.settle()
+    taint(world, "default-intermediate-1")
+    await world.settle()
+    assert len(issuers(world)) == 2
+    world.now -= 4 * MINUTE
+    await world.settle()
+    await world.settle(3 * SECOND)
     assert len(issuers(world)) == 1
