@@ -92,7 +92,7 @@ class TrustDomainReconciler(Reconciler):
                 key, entry.meta.uid, ready["reason"], ready["message"], warning=ready["status"] == "False"
             )
         text = wanted.get("nextActionTime")
-        next_look = earliest(parse_time(text) if text else None, outcome.next_look)
+        next_look = earliest(parse_time(text) if text else None, outcome.next_look, authority.last_use(seen, now))
         return next_look, ready["status"] != was_ready
 
     async def _publish(

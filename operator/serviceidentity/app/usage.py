@@ -21,19 +21,20 @@ def usage_of(
     """Return who has the bundle (PEM) and which authority's certificates are in use.
 
     `unpublished` names the namespaces whose published trust bundle does not have these roots yet.
-    A suspended identity keeps what it has, so nobody waits for it; its certificate counts as in use all the same.
+    A suspended identity keeps what it has, so nobody waits for it; its certificate counts as in use all the same, and
+    so does that of an identity whose spec can't be followed, or that has moved to a trust domain that can't sign.
     """
     wanted = b64encode(bundle).decode()
     leaves: dict[str, datetime] = {}
     behind: list[str] = []
-    for key in inventory.identities_of(domain.meta.name):
-        entry = inventory.identities[key]
+    members = inventory.identities_of(domain.meta.name)
+    for key, entry in inventory.identities.items():
         if entry.meta.deleting:
             continue
         leaf = _leaf(entry)
         if leaf is not None and leaf[1] > now:
             leaves[leaf[0]] = max(leaf[1], leaves.get(leaf[0], leaf[1]))
-        if _waits_for(inventory, entry, wanted):
+        if key in members and _waits_for(inventory, entry, wanted):
             behind.append(f"{key.namespace}/{key.name}")
     behind = [*sorted(behind), *unpublished]
     named = behind[:NAMED]

@@ -162,3 +162,24 @@ async def test_a_refused_root_is_tried_again_soon_when_nobody_can_sign(world):
     del world.api.stored["system", "default-root-2"]
     await world.settle(timedelta(minutes=16))
     assert world.ready(DEFAULT) == ("True", "Ready")
+
+
+@pytest.mark.parametrize("spec", [{"certificate": {"duration": "?"}}, {"trustDomainRef": {"name": "none"}}])
+@scenario
+async def test_a_certificate_counts_as_in_use_also_when_its_identity_can_t_be_served(world, spec):
+    change(world)
+    world.apply({"certificate": {"duration": "24h"}}, name="odd", uid="u-1")
+    await world.settle()
+    change(world, annotations=ROTATE)
+    await world.settle()
+    refuse(world, "odd-tls")
+    world.apply({"certificate": {"duration": "24h"}} | spec, name="odd", uid="u-1", generation=2)
+    await world.settle(HOUR)
+    await world.settle(HOUR)
+    taint(world, "default-root-1")
+    for _ in range(6):
+        await world.settle(HOUR)
+    assert states(world)["root-1"] == "Tainted"
+    for _ in range(24):
+        await world.settle(HOUR)
+    assert "root-1" not in states(world)

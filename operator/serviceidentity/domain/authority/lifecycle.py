@@ -378,3 +378,9 @@ def deadline(seen: Hierarchy, now: datetime) -> datetime | None:
         due += [activation_of(seen, waiting, now), waiting.not_after]
     due += [retirement_of(seen, authority, now) for authority in _replaced(seen, now)]
     return upcoming(now, *due)
+
+
+def last_use(seen: Hierarchy, now: datetime) -> datetime | None:
+    """When the last certificate under a tainted authority ends, if it is not replaced before: the first of these."""
+    tainted = (authority.fingerprint for authority in seen.authorities if seen.is_tainted(authority))
+    return upcoming(now, *(seen.usage.leaves.get(fingerprint) for fingerprint in tainted))
