@@ -8,7 +8,7 @@ import pytest
 from serviceidentity.domain.material import SecretContent
 from serviceidentity.domain.model import Kind
 from serviceidentity.errors import RejectedError, RetryableError
-from tests.unit.app.scenarios import restarted, scenario
+from tests.unit.app.scenarios import edit, restarted, scenario
 from tests.unit.app.test_taint import DEFAULT, change, states, taint
 from tests.unit.domain.builders import DAY, HOUR, view_of
 
@@ -183,3 +183,14 @@ async def test_a_certificate_counts_as_in_use_also_when_its_identity_can_t_be_se
     for _ in range(24):
         await world.settle(HOUR)
     assert "root-1" not in states(world)
+
+
+@pytest.mark.parametrize("label", ["serviceidentity.dev/authority-generation", "serviceidentity.dev/authority-role"])
+@scenario
+async def test_an_authority_whose_labels_do_not_go_with_its_name_is_for_people_to_look_at(world, label):
+    at = ("system", "default-root-1")
+    labels = world.api.stored[at].labels | {label: {"generation": "7", "role": "Intermediate"}[label.split("-")[-1]]}
+    edit(world, at, labels=labels)
+    again = await restarted(world)
+    assert again.ready(DEFAULT) == ("False", "AuthorityUnreadable")
+    assert {name for _, name in again.api.stored} == {"default-root-1", "default-intermediate-1"}

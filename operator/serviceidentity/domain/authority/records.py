@@ -114,6 +114,8 @@ def read_authority(view: SecretView) -> Authority:
         fingerprint = certificates.facts(issuer.certificate).fingerprint
     except (KeyError, ValueError, PkiError):  # PkiError is a ValueError; named for the reader
         raise MalformedError(f"Secret {view.name} does not hold a readable authority") from None
+    if not view.name.endswith(authority_name("", role, generation)):
+        raise MalformedError(f"Secret {view.name} has the labels of another authority")
     return Authority(
         role,
         generation,
