@@ -101,7 +101,8 @@ def _tainted(spec: Json) -> dict[str, bool]:
         when = _text(item, "removeFromBundle", path, "WhenUnused")
         if when not in ("WhenUnused", "Immediately"):
             raise InvalidSpecError(f"{path}.removeFromBundle", "must be WhenUnused or Immediately")
-        tainted[_text(item, "fingerprint", path).replace(":", "").lower()] = when == "Immediately"
+        fingerprint = _text(item, "fingerprint", path).replace(":", "").lower()
+        tainted[fingerprint] = tainted.get(fingerprint, False) or when == "Immediately"
     return tainted
 
 

@@ -1,5 +1,7 @@
 """Taints that meet a rotation, specs that change in the middle, clocks that jump: the life of authorities goes on."""
 
+from dataclasses import replace
+
 from serviceidentity.domain import status
 from serviceidentity.domain.authority import MakeAuthority
 from serviceidentity.domain.material import Held
@@ -94,3 +96,37 @@ def test_an_intermediate_signs_in_its_own_time_while_a_root_is_prepared():
     assert made.next() == T0 + 2 * HOUR
     made.go(made.next())
     assert made.signs() == "intermediate-2"
+
+
+def test_the_only_root_left_is_published_before_it_signs():
+    made = works()
+    tainted(made, "root-1")
+    made.found = tuple(a for a in made.found if a.view.name != "default-root-1")  # by somebody's hand
+    made.work()
+    assert made.signs() == "nobody"
+    made.publish()
+    assert made.signs() == "intermediate-2"
+
+
+def test_an_authority_whose_record_of_activation_was_lost_stays_while_what_it_signed_is_in_use():
+    made = works()
+    annotated(made, rotate="1")
+    made.go(made.now + 2 * HOUR)
+    old = made.named("intermediate-1")
+    made.leaves[old.fingerprint] = made.now + 20 * HOUR
+    made.found = tuple(replace(a, activated_at=None) if a == old else a for a in made.found)
+    made.work()
+    assert "intermediate-1" in made.states()
+    made.go(made.now + 20 * HOUR)
+    assert "intermediate-1" not in made.states()
+
+
+def test_an_authority_that_is_listed_twice_leaves_the_bundle_as_soon_as_either_says():
+    made = works()
+    annotated(made, rotate_root="1")
+    made.publish()
+    plain = made.named("root-1").fingerprint
+    with_colons = ":".join(plain[at : at + 2] for at in range(0, len(plain), 2)).upper()
+    listed = [{"fingerprint": with_colons, "removeFromBundle": "Immediately"}, {"fingerprint": plain}]
+    made.domain = domain(**SHORT, taintedAuthorities=listed)
+    assert made.roots() == ["root-2"]

@@ -148,13 +148,13 @@ def root_lost(seen: Hierarchy, _now: datetime) -> Verdict | None:
     return None
 
 
-def root_missing(seen: Hierarchy, _now: datetime) -> Verdict | None:
-    """There is nothing to trust yet; or nothing that was ever used."""
+def root_missing(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """There is nothing to trust yet; or nothing that was ever used, nor can be."""
     if not seen.of(Role.ROOT):
         return _make(seen, Role.ROOT, "DoesNotExist", "the trust domain has no root yet", activate=True)
-    prepared = newest(seen.authorities, Role.ROOT)
-    if prepared is not None and seen.active(Role.ROOT) is None:
-        return MarkAuthority(prepared.view.name, ACTIVATED_ANNOTATION, "Activated", "there is no other root")
+    latest = newest(seen.authorities, Role.ROOT)
+    if latest is not None and seen.active(Role.ROOT) is None and seen.prepared(Role.ROOT, now) is None:
+        return MarkAuthority(latest.view.name, ACTIVATED_ANNOTATION, "Activated", "there is no other root")
     return None
 
 
@@ -289,7 +289,7 @@ def retirement_of(seen: Hierarchy, authority: Authority, now: datetime) -> datet
         below = [retirement_of(seen, item, now) for item in seen.of(Role.INTERMEDIATE) if authority.signed(item)]
         return min(authority.not_after, max(below, default=now))
     if authority.activated_at is None:
-        return now  # it never signed
+        return min(authority.not_after, seen.usage.leaves.get(authority.fingerprint, now))  # as a rule it never signed
     if seen.is_tainted(authority):
         if authority.unused_since is None or _in_use(seen, authority):
             return authority.not_after
