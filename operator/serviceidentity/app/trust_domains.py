@@ -59,10 +59,10 @@ class TrustDomainReconciler(Reconciler):
             return None, True
         domain = entry.spec
         problem: Held | Failure | None = status.backing_off(entry.status, entry.meta, now).get("Ready")
-        changed, told = False, self._told.setdefault(key, self._trust.of(domain.meta.name, now))
+        told = self._told.setdefault(key, self._trust.of(domain.meta.name, now))
         if problem is None:
             try:
-                changed = await self._advance(domain, _active_roots(entry.status), now)
+                await self._advance(domain, _active_roots(entry.status), now)
             except Unresolved as error:
                 problem = error.problem
         trust = self._trust.of(domain.meta.name, now)
@@ -87,7 +87,7 @@ class TrustDomainReconciler(Reconciler):
         if recorded != _active_roots(wanted):
             self._wake({key})  # a root that is on record as active is not removed before the record says otherwise
         ready = wanted["conditions"][0]
-        if ready["status"] != was_ready or changed:
+        if ready["status"] != was_ready:
             self._events.emit(
                 key, entry.meta.uid, ready["reason"], ready["message"], warning=ready["status"] == "False"
             )
@@ -121,9 +121,8 @@ class TrustDomainReconciler(Reconciler):
             usage = usage_of(self._inventory, domain, trust.bundle, now, unpublished)
         return Hierarchy(domain, authorities, usage, recorded)
 
-    async def _advance(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> bool:
+    async def _advance(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> None:
         """Carry out the plan step by step. Raises Unresolved with what stands in the way."""
-        changed = False
         while True:
             try:
                 seen = self._observe(domain, recorded, now)
@@ -132,7 +131,7 @@ class TrustDomainReconciler(Reconciler):
             step = authority.plan(seen, now)
             match step:
                 case None:
-                    return await self._repair(domain, seen.authorities) or changed
+                    return await self._repair(domain, seen.authorities)
                 case Held():
                     raise Unresolved(step)
                 case MakeAuthority():
@@ -142,7 +141,7 @@ class TrustDomainReconciler(Reconciler):
                 case RetireAuthority():
                     await self._remove(step.secret_name)
             logger.info("%s: %s %s (%s)", domain.key, type(step).__name__, step.secret_name, step.reason)
-            changed = True
+            self._events.emit(domain.key, domain.meta.uid, step.reason, f"{step.secret_name}: {step.message}")
 
     async def _make(self, seen: Hierarchy, step: MakeAuthority, now: datetime) -> None:
         root = next((a for a in seen.authorities if a.view.name == step.signer), None)
@@ -170,9 +169,8 @@ class TrustDomainReconciler(Reconciler):
         else:
             self._inventory.forget_secret(location)
 
-    async def _repair(self, domain: TrustDomain, authorities: tuple[Authority, ...]) -> bool:
+    async def _repair(self, domain: TrustDomain, authorities: tuple[Authority, ...]) -> None:
         """Put back an authority's Secret that was edited or deleted; the first good look decides what is right."""
-        repaired = False
         for item in authorities:
             location = (item.view.namespace, item.view.name)
             found = self._inventory.secrets.get(location)
@@ -182,8 +180,9 @@ class TrustDomainReconciler(Reconciler):
                 self._inventory.remember(item.view)
             if found is None or found.data != item.view.data or not ownership.satisfied(found, metadata):
                 await self._store(domain, item.role, item.generation, content, found)
-                repaired = True
-        return repaired
+                self._events.emit(
+                    domain.key, domain.meta.uid, "Drifted", f"{item.view.name} was put back", warning=True
+                )
 
     async def _store(
         self, domain: TrustDomain, role: Role, generation: int, content: SecretContent, seen: SecretView | None

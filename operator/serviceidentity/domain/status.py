@@ -24,6 +24,7 @@ from serviceidentity.domain.authority import (
     retirement_of,
     state_of,
 )
+from serviceidentity.domain.authority.signing import ROTATE_ROOT_ANNOTATION
 from serviceidentity.domain.bundle import Publication
 from serviceidentity.domain.credentials import CREDENTIALS
 from serviceidentity.domain.credentials.base import Credential, Observed, Reason
@@ -186,7 +187,7 @@ def backing_off(previous: Mapping[str, Any], meta: Meta, now: datetime) -> dict[
     if previous.get("observedGeneration") != meta.generation:
         return {}
     try:
-        if previous["backoff"].get("rotateRequest") != meta.annotations.get(ownership.ROTATE_ANNOTATION):
+        if previous["backoff"].get("rotateRequest") != _request(meta):
             return {}
         until = parse_time(previous["backoff"]["nextAttemptTime"])
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -238,13 +239,19 @@ def _backoff(
         return dict(before)
     attempts = int(before.get("failedAttempts") or 0) + 1
     pause = backoff(attempts) if ends is None else min(backoff(attempts), urgency(ends - now))
-    requested = meta.annotations.get(ownership.ROTATE_ANNOTATION)
+    requested = _request(meta)
     return {
         "failedAttempts": attempts,
         "lastFailureTime": format_time(now),
         "nextAttemptTime": format_time(now + pause),
         **({} if requested is None else {"rotateRequest": requested}),
     }
+
+
+def _request(meta: Meta) -> str | None:
+    """Return the values of the annotations that ask for a rotation, of whatever kind."""
+    wanted = (ownership.ROTATE_ANNOTATION, ROTATE_ROOT_ANNOTATION)
+    return " ".join(meta.annotations[name] for name in wanted if name in meta.annotations) or None
 
 
 def _conditions(

@@ -194,3 +194,39 @@ async def test_an_authority_whose_labels_do_not_go_with_its_name_is_for_people_t
     again = await restarted(world)
     assert again.ready(DEFAULT) == ("False", "AuthorityUnreadable")
     assert {name for _, name in again.api.stored} == {"default-root-1", "default-intermediate-1"}
+
+
+@scenario
+async def test_a_root_that_is_asked_for_is_tried_at_once_although_an_attempt_was_refused(world):
+    change(world)
+    await world.settle()
+    world.api.stored["system", "default-root-2"] = view_of(SecretContent("Opaque", {}), "default-root-2", "system")
+    change(world, annotations=ROTATE)
+    for _ in range(12):
+        await world.settle(HOUR)
+    del world.api.stored["system", "default-root-2"]
+    body = world.api.objects[DEFAULT]
+    world.api.version += 1
+    body["metadata"]["annotations"] = {"serviceidentity.dev/rotate-root": "2"}  # which is no new generation
+    body["metadata"]["resourceVersion"] = str(world.api.version)
+    world.engine.wake(world.engine.inventory.put_trust_domain(body))
+    await world.settle()
+    assert states(world)["root-2"] == "Prepared"
+
+
+@scenario
+async def test_events_tell_each_step_of_an_authority_s_life(world):
+    change(world)
+    await world.settle()
+    world.api.events.clear()
+    change(world, annotations=ROTATE)
+    await world.settle()
+    await world.settle(HOUR)
+    told = [(reason, message.split(":")[0]) for reason, message in world.api.events]
+    assert told == [
+        ("RotationRequested", "default-root-2"),
+        ("RootPrepared", "default-intermediate-2"),
+        ("Published", "default-root-2"),
+        ("Activated", "default-root-2"),
+        ("Activated", "default-intermediate-2"),
+    ]
