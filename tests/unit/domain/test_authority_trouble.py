@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from serviceidentity.domain import status
 from serviceidentity.domain.authority import MakeAuthority
 from serviceidentity.domain.material import Held
@@ -130,3 +132,18 @@ def test_an_authority_that_is_listed_twice_leaves_the_bundle_as_soon_as_either_s
     listed = [{"fingerprint": with_colons, "removeFromBundle": "Immediately"}, {"fingerprint": plain}]
     made.domain = domain(**SHORT, taintedAuthorities=listed)
     assert made.roots() == ["root-2"]
+
+
+@pytest.mark.parametrize(("annotation", "name"), [("rotate_root", "root-2"), ("rotate", "intermediate-2")])
+def test_what_a_clock_ahead_prepared_is_prepared_anew(annotation, name):
+    made = works()
+    made.now += 5 * DAY
+    annotated(made, **{annotation: "1"})
+    ahead = made.named(name)
+    made.now = T0 + HOUR
+    made.work()
+    made.publish()
+    assert made.named(name).fingerprint != ahead.fingerprint
+    made.go(made.now + 2 * HOUR)
+    assert made.states()[name] == "Active"
+    assert made.signs() == "intermediate-2"

@@ -38,6 +38,7 @@ from serviceidentity.domain.model import TrustDomain
 from serviceidentity.domain.schedule import renewal_time, upcoming
 
 PROPAGATION_SHARE: Final = 4  # propagation takes at most this part of an authority's lifetime
+CLOCKS_DIFFER: Final = timedelta(hours=1)  # at most, between two operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Hierarchy:
 
     def prepared(self, role: Role, now: datetime) -> Authority | None:
         """Return the newest one that waits to be activated."""
-        waiting = [a for a in self.of(role) if self.waits(a) and now < a.not_after and not self.is_tainted(a)]
+        waiting = [a for a in self.of(role) if self.waits(a) and _in_time(a, now) and not self.is_tainted(a)]
         return waiting[-1] if waiting else None
 
     def waits(self, authority: Authority) -> bool:
@@ -314,7 +315,12 @@ def _under(seen: Hierarchy, root: Authority, now: datetime) -> list[Authority]:
     """Return the root's intermediates that sign or may sign some day, oldest first; a retiring one never will."""
     able = [a for a in seen.of(Role.INTERMEDIATE) if root.signed(a) and now < a.not_after and not seen.is_tainted(a)]
     active = seen.active(Role.INTERMEDIATE)
-    return [a for a in able if a == active or seen.waits(a)]
+    return [a for a in able if a == active or (seen.waits(a) and _in_time(a, now))]
+
+
+def _in_time(authority: Authority, now: datetime) -> bool:
+    """Say whether an authority that waits is of use. One that begins much later was made while the clock was ahead."""
+    return authority.not_before - CLOCKS_DIFFER <= now < authority.not_after
 
 
 def _has_been(at: datetime | None, now: datetime) -> bool:
