@@ -26,7 +26,7 @@ def usage_of(
     """
     wanted = b64encode(bundle).decode()
     leaves: dict[str, datetime] = {}
-    behind: list[str] = []
+    published, stuck = not unpublished, list[str]()
     members = inventory.identities_of(domain.meta.name)
     for key, entry in inventory.identities.items():
         if entry.meta.deleting:
@@ -35,11 +35,13 @@ def usage_of(
         if leaf is not None and leaf[1] > now:
             leaves[leaf[0]] = max(leaf[1], leaves.get(leaf[0], leaf[1]))
         if key in members and _waits_for(inventory, entry, wanted):
-            behind.append(f"{key.namespace}/{key.name}")
-    behind = [*sorted(behind), *unpublished]
-    named = behind[:NAMED]
-    more = [f"{len(behind) - NAMED} more"] if len(behind) > NAMED else []
-    return Usage(published=not behind, waiting_for=(*named, *more), leaves=leaves)
+            published = False
+            if _in_trouble(entry):
+                stuck.append(f"{key.namespace}/{key.name}")
+    stuck = [*sorted(stuck), *unpublished]
+    named = stuck[:NAMED]
+    more = [f"{len(stuck) - NAMED} more"] if len(stuck) > NAMED else []
+    return Usage(published=published, waiting_for=(*named, *more), leaves=leaves)
 
 
 def _leaf(entry: Entry[Identity]) -> tuple[str, datetime] | None:
@@ -49,6 +51,12 @@ def _leaf(entry: Entry[Identity]) -> tuple[str, datetime] | None:
         return str(shown["issuerFingerprint"]), parse_time(shown["notAfter"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _in_trouble(entry: Entry[Identity]) -> bool:
+    """Say whether writing fails. Who only has not come to it yet is not worth a word, and a status, each."""
+    reasons = {condition.get("reason") for condition in entry.status.get("conditions") or ()}
+    return "backoff" in entry.status or "KeystorePasswordMissing" in reasons
 
 
 def _waits_for(inventory: Inventory, entry: Entry[Identity], wanted: str) -> bool:

@@ -230,3 +230,26 @@ async def test_events_tell_each_step_of_an_authority_s_life(world):
         ("Activated", "default-root-2"),
         ("Activated", "default-intermediate-2"),
     ]
+
+
+@pytest.mark.parametrize("tainted", [False, True])
+@scenario
+async def test_the_status_is_not_written_anew_for_everyone_who_gets_the_bundle(world, tainted):
+    change(world)
+    for number in range(60):
+        world.apply({"certificate": {}}, name=f"s{number}", uid=f"u-{number}")
+    await world.settle()
+    real, written = world.api.patch, []
+
+    async def counting(key, patch):
+        written.append(key)
+        return await real(key, patch)
+
+    world.api.patch = counting
+    if tainted:
+        taint(world, "default-root-1")
+    else:
+        change(world, annotations=ROTATE)
+    await world.settle()
+    assert "publishedTime" in world.status(DEFAULT)["authorities"][0]
+    assert written.count(DEFAULT) <= 3
