@@ -78,11 +78,14 @@ async def rotate(client: KubeClient, namespace: str, name: str) -> str:
 async def ask(client: KubeClient, domain: str, step: str) -> str:
     """Ask for a step in the life of a trust domain's authorities."""
     annotation, answer = REQUESTS[step]
-    if step == "activate":
-        found = _authorities(await _get(client, Kind.TRUST_DOMAIN, "", domain))
-        if not any(one["state"] == AuthorityState.PREPARED for one in found):
-            # The request would be lost: it is about what is prepared when it is made.
-            raise UsageError(f"nothing is prepared in {domain}; see `kubectl sid ca status {domain}`")
+    found = _authorities(await _get(client, Kind.TRUST_DOMAIN, "", domain))
+    prepared = [one for one in found if one["state"] == AuthorityState.PREPARED]
+    if step == "activate" and not prepared:
+        # The request would be lost: it is about what is prepared when it is made.
+        raise UsageError(f"nothing is prepared in {domain}; see `kubectl sid ca status {domain}`")
+    if step == "prepare" and (roots := [one["secretName"] for one in prepared if one["role"] == Role.ROOT]):
+        # Another one would be made as soon as this one is active.
+        raise UsageError(f"{roots[0]} is prepared already; see `kubectl sid ca status {domain}`")
     await _annotate(client, Kind.TRUST_DOMAIN, "", domain, annotation)
     return f"{domain}: {answer}"
 

@@ -90,3 +90,11 @@ def test_activation_is_refused_while_there_is_nothing_to_activate():
 def test_a_cluster_without_the_operator_is_told_apart_from_one_without_identities():
     with pytest.raises(commands.UsageError, match="is the operator installed"):
         asyncio.run(commands.status(Server(), "shop", None))
+
+
+def test_a_root_is_not_asked_for_twice_by_a_second_try():
+    with pytest.raises(commands.UsageError, match="default-root-1 is prepared already"):
+        asyncio.run(commands.ask(Server(state="Prepared"), "default", "prepare"))
+    server = Server()
+    asyncio.run(commands.ask(server, "default", "prepare"))
+    assert "serviceidentity.dev/rotate-root" in server.body["metadata"]["annotations"]
