@@ -43,3 +43,7 @@ class AlreadyExistsError(ConflictError):
 
 class MissingError(PortError):
     """The object (or its namespace) is not there (404)."""
+
+
+class SettingsError(PortError):
+    """What the operator was started with can't be used (a file, an address, a key): only a change of it helps."""

@@ -1,0 +1,75 @@
+"""Which server, and who we are there: from the environment variables that Vault's own tools know, and a few more."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from serviceidentity.domain.material import KeyMaterial
+from serviceidentity.errors import SettingsError
+
+SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAuth:
+    """A token from the environment, or in a file, which is read anew when the server refuses the token in use."""
+
+    token: KeyMaterial | None = None
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesAuth:
+    """The auth method "kubernetes": `role` on `mount`, proven with the service account token in a file."""
+
+    role: str
+    mount: str = "kubernetes"
+    token_file: Path = SERVICE_ACCOUNT_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class VaultSettings:
+    """How to reach one server, and how to log in. `ca_file` None means the system's authorities."""
+
+    address: str
+    auth: TokenAuth | KubernetesAuth
+    ca_file: str | None = None
+    namespace: str | None = None
+
+
+def from_environment(environment: Mapping[str, str]) -> VaultSettings:
+    """Read VAULT_ADDR, VAULT_CACERT, VAULT_NAMESPACE, and one way to log in.
+
+    That is SIO_VAULT_ROLE (with SIO_VAULT_AUTH_MOUNT and SIO_VAULT_JWT_FILE) for the auth method "kubernetes",
+    SIO_VAULT_TOKEN_FILE, or VAULT_TOKEN. Raises SettingsError.
+    """
+    given = {name: value for name, value in environment.items() if value}
+    address = given.get("VAULT_ADDR", "").rstrip("/")
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(
+            "VAULT_ADDR must be the address of Vault or OpenBao, such as https://vault.example.org:8200"
+        )
+    if parts.username is not None or parts.query or parts.fragment:
+        raise SettingsError("VAULT_ADDR must be an address and nothing else")
+    ca_file = given.get("VAULT_CACERT")
+    if ca_file is not None and not Path(ca_file).exists():
+        raise SettingsError("the file that VAULT_CACERT names does not exist")
+    return VaultSettings(address, _auth(given), ca_file, given.get("VAULT_NAMESPACE"))
+
+
+def _auth(given: Mapping[str, str]) -> TokenAuth | KubernetesAuth:
+    ways = [name for name in ("SIO_VAULT_ROLE", "SIO_VAULT_TOKEN_FILE", "VAULT_TOKEN") if name in given]
+    if len(ways) != 1:
+        raise SettingsError("exactly one of SIO_VAULT_ROLE, SIO_VAULT_TOKEN_FILE and VAULT_TOKEN must be set")
+    match ways[0]:
+        case "SIO_VAULT_ROLE":
+            mount = given.get("SIO_VAULT_AUTH_MOUNT", "kubernetes").strip("/")
+            file = Path(given.get("SIO_VAULT_JWT_FILE", str(SERVICE_ACCOUNT_TOKEN)))
+            return KubernetesAuth(given["SIO_VAULT_ROLE"], mount, file)
+        case "SIO_VAULT_TOKEN_FILE":
+            return TokenAuth(file=Path(given["SIO_VAULT_TOKEN_FILE"]))
+        case _:
+            return TokenAuth(token=KeyMaterial(given["VAULT_TOKEN"].encode()))
