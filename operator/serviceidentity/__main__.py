@@ -7,16 +7,23 @@ import secrets
 import socket
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import kopf
 
 from serviceidentity import handlers
+from serviceidentity.adapters.keyfile import KeyFile
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.adapters.kube.events import KubeEvents
 from serviceidentity.adapters.kube.lease import KubeLease
 from serviceidentity.adapters.kube.objects import KubeConfigMaps, KubeObjects, KubeSecrets
 from serviceidentity.adapters.kube.workloads import KubeWorkloads
+from serviceidentity.adapters.vault.connection import VaultConnection
+from serviceidentity.adapters.vault.session import VaultSession
+from serviceidentity.adapters.vault.settings import from_environment
+from serviceidentity.adapters.vault.transit import TransitKey
 from serviceidentity.app.engine import Engine, system_clock
+from serviceidentity.app.keyguard import KeyEncryption, KeyEncryptionKeys
 from serviceidentity.app.leadership import LeaseLeadership
 from serviceidentity.app.operator import Lists, Operator
 from serviceidentity.config import Config, from_process
@@ -26,7 +33,9 @@ logger = logging.getLogger("serviceidentity")
 
 
 async def build(config: Config, stop: asyncio.Event) -> Operator:
-    """Connect to the API server and put the parts together. Raises RejectedError without usable credentials."""
+    """Connect to the API server and put the parts together. Raises PortError when the settings can't be used."""
+    vault = vault_session(config)
+    keys = await key_encryption(config, vault)
     client = await KubeClient.connect(config.kubeconfig, config.context)
     secret_store, config_maps, objects = KubeSecrets(client), KubeConfigMaps(client), KubeObjects(client)
     events = KubeEvents(client, lambda: len(engine.queue) > 0, enabled=config.events)
@@ -41,7 +50,17 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         KubeWorkloads(client),
         config_maps=config_maps,
         served=with_authorities,
+        keys=keys,
     )
+
+    async def background() -> None:
+        # Side by side: trouble in one is not the end of the other.
+        await asyncio.gather(events.run(), *([vault.keep()] if vault else []), return_exceptions=True)
+
+    async def close() -> None:
+        await client.close()
+        if vault is not None:
+            await vault.close()
 
     async def lists() -> Lists:
         return Lists(
@@ -57,13 +76,39 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         lists,
         system_clock,
         resync=timedelta(seconds=config.resync_seconds),
-        background=events.run,
-        close=client.close,
+        background=background,
+        close=close,
         leadership=LeaseLeadership(KubeLease(client, config.authority_namespace), process_identity())
         if config.leader_elect
         else None,
         end=stop.set,
     )
+
+
+def vault_session(config: Config) -> VaultSession | None:
+    """Return who we are at Vault or OpenBao, if anything needs it. Raises SettingsError."""
+    if not any(way.startswith("transit:") for way in config.ca_key_encryption):
+        return None
+    settings = from_environment(os.environ)
+    return VaultSession(settings, VaultConnection(settings))
+
+
+async def key_encryption(config: Config, vault: VaultSession | None) -> KeyEncryptionKeys:
+    """Return the keys that encrypt and decrypt CA keys. Raises SettingsError for a file that can't be used.
+
+    A server that is away is no reason not to start: what it is needed for waits, and says so.
+    """
+    keys: list[KeyEncryption] = []
+    for way in config.ca_key_encryption:
+        scheme, _, rest = way.partition(":")
+        if scheme == "file":
+            file = KeyFile(Path(rest))
+            await file.current()
+            keys.append(file)
+        elif vault is not None and scheme == "transit":
+            mount, _, key = rest.rpartition("/")
+            keys.append(TransitKey(vault, mount, key))
+    return KeyEncryptionKeys(None if config.ca_key_encryption[0] == "none" else keys[0], tuple(keys))
 
 
 async def run(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Final
 
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DEFAULT_NAMESPACE: Final = "serviceidentity-system"
+_ENCRYPTION: Final = re.compile(r"none|file:/[^,]+|transit:{0}(/{0})+".format(r"\w[\w.-]*"), re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """Settings of one operator process.
 
-    `namespaces` None means all of them. `authority_namespace` is where CA keys live: the operator's own.
+    `namespaces` None means all of them. `authority_namespace` is where CA keys live: the operator's own. The first of
+    `ca_key_encryption` says how they are stored, each of them can read what it stored once.
     """
 
     namespaces: tuple[str, ...] | None
@@ -27,6 +30,7 @@ class Config:
     probe_address: str | None
     resync_seconds: float
     log_level: str
+    ca_key_encryption: tuple[str, ...] = ("none",)
 
 
 def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -50,6 +54,12 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     setting("--probe-address", "SIO_PROBE_ADDRESS", "", "host:port of the liveness endpoint /healthz; empty: none")
     setting("--resync", "SIO_RESYNC", "600", "seconds between complete comparisons with the API server")
     setting("--log-level", "SIO_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
+    setting(
+        "--ca-key-encryption",
+        "SIO_CA_KEY_ENCRYPTION",
+        "none",
+        "how CA keys are stored: none, file:/PATH or transit:MOUNT/KEY; more of them, after a comma, only decrypt",
+    )
     given = parser.parse_args(arguments)
     for flag in ("events", "leader_elect"):
         if getattr(given, flag) not in ("on", "off"):
@@ -60,6 +70,10 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         resync = float(given.resync)
     except ValueError:
         parser.error("--resync is a number of seconds")
+    try:
+        encryption = parse_key_encryption(given.ca_key_encryption)
+    except ValueError as error:
+        parser.error(f"--ca-key-encryption: {error}")
     namespaces = tuple(sorted({name.strip() for name in given.namespaces.split(",") if name.strip()}))
     return Config(
         namespaces=namespaces or None,
@@ -71,7 +85,20 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         probe_address=given.probe_address or None,
         resync_seconds=resync,
         log_level=given.log_level.upper(),
+        ca_key_encryption=encryption,
     )
+
+
+def parse_key_encryption(text: str) -> tuple[str, ...]:
+    """Read ways to encrypt, separated by commas. Raises ValueError with what is wrong."""
+    ways = tuple(way.strip() for way in text.split(","))
+    if not all(map(_ENCRYPTION.fullmatch, ways)):
+        raise ValueError("none, file:/PATH or transit:MOUNT/KEY, or several of them separated by commas")
+    if "none" in ways[1:]:
+        raise ValueError("none can only be the first: then what was encrypted is stored in plain again")
+    if sum(way.startswith("file:") for way in ways) > 1 or len(set(ways)) != len(ways):
+        raise ValueError("one file holds as many keys as are needed, and no way is named twice")
+    return ways
 
 
 def own_namespace(environment: Mapping[str, str]) -> str:

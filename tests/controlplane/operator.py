@@ -1,7 +1,7 @@
 """The operator as its own process on a control plane, with the rights that deploy/ ships and no others."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,12 @@ class OperatorProcess:
     _count = 0
 
     def __init__(
-        self, plane: ControlPlane, *arguments: str, kubeconfig: Path | None = None, events: bool = True
+        self,
+        plane: ControlPlane,
+        *arguments: str,
+        kubeconfig: Path | None = None,
+        events: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         OperatorProcess._count += 1
         kubeconfig = kubeconfig or plane.kubeconfig_for(NAMESPACE, SERVICE_ACCOUNT)
@@ -46,7 +51,7 @@ class OperatorProcess:
             f"--events={'on' if events else 'off'}",
             *arguments,
         ]
-        self.process = Process(f"operator-{OperatorProcess._count}", command, plane.directory)
+        self.process = Process(f"operator-{OperatorProcess._count}", command, plane.directory, environment)
 
     def start(self, *, wait: bool = True) -> None:
         """Start it; with `wait`, until it has read what is there and works."""

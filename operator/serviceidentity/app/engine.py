@@ -1,6 +1,7 @@
 """The engine: workers that take keys from the queue and run one pass each, with a backoff for what fails in passing."""
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Collection, Iterable
@@ -9,12 +10,13 @@ from datetime import UTC, datetime
 
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
+from serviceidentity.app.keyguard import KeyEncryptionKeys, KeyGuard
 from serviceidentity.app.ports import Clock, Events, Secrets, Statuses, Workloads
 from serviceidentity.app.publisher import Publisher
 from serviceidentity.app.queue import WorkQueue
 from serviceidentity.app.trust_domains import TrustDomainReconciler
 from serviceidentity.app.trust_registry import TrustRegistry
-from serviceidentity.domain.model import Key, Kind, StoreKind
+from serviceidentity.domain.model import Key, Kind, StoreKind, TrustDomain
 from serviceidentity.errors import ConflictError, PortError, RetryableError
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 WORKERS = 32
 RETRY_FIRST = 0.2
 RETRY_LIMIT = 30.0
+OPEN_KEYS_WITHIN = 3.0
 
 
 @dataclass(slots=True)
@@ -48,14 +51,15 @@ class Engine:
         *,
         config_maps: Secrets,
         served: Collection[str] | None = None,
+        keys: KeyEncryptionKeys | None = None,
     ) -> None:
         """`served` names the namespaces that trust bundles may be published in; None means all."""
         self.inventory = Inventory(authority_namespace)
         self.queue = WorkQueue(clock)
         self.counters = Counters()
         self._clock = clock
-        trust = TrustRegistry(self.inventory)
-        parts = (self.inventory, trust, secrets, statuses, events, clock, self.wake)
+        self._trust = TrustRegistry(self.inventory, KeyGuard(keys or KeyEncryptionKeys(), clock))
+        parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self._identities = IdentityReconciler(*parts, workloads=workloads)
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
         self._domains = TrustDomainReconciler(Publisher(self.inventory, stores, served), *parts)
@@ -70,6 +74,14 @@ class Engine:
         """Queue the keys, trust domains first: identities wait for them."""
         for key in sorted(keys, key=lambda key: key.kind is not Kind.TRUST_DOMAIN):
             self.queue.wake(key)
+
+    async def open_keys(self) -> None:
+        """Decrypt the authorities' keys ahead of the first work, as far as that goes: else identities would wait."""
+        domains = [entry.spec for entry in self.inventory.domains.values()]
+        opening = (self._trust.keys.open(d, self._trust.views(d)) for d in domains if isinstance(d, TrustDomain))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_KEYS_WITHIN):
+                await asyncio.gather(*opening)
 
     def start(self) -> None:
         """Start working. The inventory must be complete before, or Secrets that are there would look missing."""

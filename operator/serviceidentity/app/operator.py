@@ -113,6 +113,7 @@ class Operator:
             except PortError as error:
                 logger.warning("can't start yet: %s", error)
                 await asyncio.sleep(1)
+        await self.engine.open_keys()
         self.engine.start()
         self._tasks.append(asyncio.create_task(self._keep_comparing(), name="resync"))
         self._tasks.append(asyncio.create_task(_forever(self._background), name="events"))

@@ -27,6 +27,7 @@ class Reconciler:
     ) -> None:
         self._inventory = inventory
         self._trust = trust
+        self._keys = trust.keys
         self._secrets = secrets
         self._writer = SecretWriter(secrets, inventory, wake)
         self._wake = wake

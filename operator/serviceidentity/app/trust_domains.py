@@ -16,12 +16,14 @@ from serviceidentity.domain import authority, ownership, status
 from serviceidentity.domain.authority import (
     Authority,
     Hierarchy,
+    Locked,
     MakeAuthority,
     MarkAuthority,
     RetireAuthority,
     Role,
     Trust,
     Usage,
+    sealing,
 )
 from serviceidentity.domain.bundle import CONDITION as BUNDLE_CONDITION
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
@@ -29,7 +31,7 @@ from serviceidentity.domain.model import Key, Kind, TrustDomain
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import earliest, format_time, parse_time
 from serviceidentity.domain.status import Failure
-from serviceidentity.errors import InvalidSpecError, MissingError, RejectedError
+from serviceidentity.errors import InvalidSpecError, MissingError, PortError, RejectedError
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class TrustDomainReconciler(Reconciler):
         if entry is None or entry.meta.deleting:
             self._told.pop(key, None)
             self._publisher.forget(key)
+            self._keys.forget(key.name)
             return None, True
         now = self._clock()
         if isinstance(entry.spec, InvalidSpecError):
@@ -60,6 +63,7 @@ class TrustDomainReconciler(Reconciler):
         domain = entry.spec
         problem: Held | Failure | None = status.backing_off(entry.status, entry.meta, now).get("Ready")
         told = self._told.setdefault(key, self._trust.of(domain.meta.name, now))
+        await self._keys.open(domain, self._trust.views(domain))
         if problem is None:
             try:
                 await self._advance(domain, _active_roots(entry.status), now)
@@ -79,7 +83,8 @@ class TrustDomainReconciler(Reconciler):
             signer = trust.signer if isinstance(trust, Trust) else trust
             problem = signer if isinstance(signer, Held) else None
         due = authority.deadline(seen, now)
-        wanted = status.of_trust_domain(seen, problem, due, entry.status, now, outcome.publication)
+        more = self._keys_condition(seen)
+        wanted = status.of_trust_domain(seen, problem, due, entry.status, now, outcome.publication, more)
         was_ready = (entry.status.get("conditions") or [{}])[0].get("status")
         self._complain(key, entry, wanted)
         recorded = _active_roots(entry.status)
@@ -92,7 +97,9 @@ class TrustDomainReconciler(Reconciler):
                 key, entry.meta.uid, ready["reason"], ready["message"], warning=ready["status"] == "False"
             )
         text = wanted.get("nextActionTime")
-        next_look = earliest(parse_time(text) if text else None, outcome.next_look, authority.last_use(seen, now))
+        # Looking after keys again is not in the status: it happens all the time, and changes nothing as a rule.
+        looks = (outcome.next_look, authority.last_use(seen, now), self._keys.next_look(key.name))
+        next_look = earliest(parse_time(text) if text else None, *looks)
         return next_look, ready["status"] != was_ready
 
     async def _publish(
@@ -110,6 +117,12 @@ class TrustDomainReconciler(Reconciler):
         old, new = _bundle_condition(entry.status), _bundle_condition(wanted)
         if new.get("status") == "False" and new["reason"] != old.get("reason"):
             self._events.emit(key, entry.meta.uid, new["reason"], new["message"], warning=True)
+
+    def _keys_condition(self, seen: Hierarchy) -> list[tuple[str, bool, str, str]]:
+        """Return how private keys are stored, where they are to be encrypted."""
+        if not self._keys.encrypts or not seen.authorities:
+            return []
+        return [sealing.report(seen.authorities, self._keys.current, self._keys.trouble)]
 
     def _observe(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> Hierarchy:
         """Gather what decisions about the authorities depend on. Raises MalformedError."""
@@ -131,7 +144,9 @@ class TrustDomainReconciler(Reconciler):
             step = authority.plan(seen, now)
             match step:
                 case None:
-                    return await self._repair(domain, seen.authorities)
+                    await self._repair(domain, seen.authorities)
+                    await self._protect(domain)
+                    return
                 case Held():
                     raise Unresolved(step)
                 case MakeAuthority():
@@ -149,6 +164,11 @@ class TrustDomainReconciler(Reconciler):
             content = await asyncio.to_thread(authority.issue, seen.domain, step, root, now)
         except PkiError as error:
             raise Unresolved(Failure(status.ISSUE_FAILED, str(error))) from None
+        try:
+            content = await self._keys.seal(seen.domain, step.role, step.secret_name, content)
+        except PortError as error:
+            message = f"the key of {step.secret_name} can't be encrypted: {error}"
+            raise Unresolved(Held(sealing.KEY_ENCRYPTION_FAILED, message)) from None
         content = ownership.with_content_id(content, secrets.token_hex(8))
         await self._store(seen.domain, step.role, step.generation, content, None)
 
@@ -172,6 +192,8 @@ class TrustDomainReconciler(Reconciler):
     async def _repair(self, domain: TrustDomain, authorities: tuple[Authority, ...]) -> None:
         """Put back an authority's Secret that was edited or deleted; the first good look decides what is right."""
         for item in authorities:
+            if isinstance(item.key, Locked):
+                continue  # nobody knows yet whether it is what it should be
             location = (item.view.namespace, item.view.name)
             found = self._inventory.secrets.get(location)
             content = SecretContent(item.view.type, item.view.data, _records(item.view))
@@ -183,6 +205,39 @@ class TrustDomainReconciler(Reconciler):
                 self._events.emit(
                     domain.key, domain.meta.uid, "Drifted", f"{item.view.name} was put back", warning=True
                 )
+
+    async def _protect(self, domain: TrustDomain) -> None:
+        """Store private keys as they are to be stored now. The keys stay the same: nothing is issued for it."""
+        retry = self._keys.retry
+        if retry is not None and self._clock() < retry:
+            return
+        asked, name = domain.meta.annotations.get(sealing.REWRAP_ANNOTATION), domain.meta.name
+        newer = await self._keys.check(name, asked)
+        dues = [sealing.sealing_due(item, self._keys.current, domain.meta) for item in self._trust.authorities(domain)]
+        if not newer and sealing.Sealing.REWRAP in dues:
+            # Another operator may know of a newer key than this one has heard of: not its work back and forth.
+            newer = await self._keys.check(name, asked, at_once=True)
+        if newer:
+            self._wake(list(self._inventory.domains))
+        if self._keys.encrypts and self._keys.current is None:
+            return  # not known yet
+        done = []
+        for item in self._trust.authorities(domain):
+            due = sealing.sealing_due(item, self._keys.current, domain.meta)
+            if due is None or isinstance(item.key, Locked):
+                continue
+            content = SecretContent(item.view.type, item.view.data, _records(item.view))
+            try:
+                content = await self._keys.apply(due, domain, item, content)
+            except PortError:
+                break  # the guard knows what is wrong, and when to try again
+            content = ownership.with_content_id(content, secrets.token_hex(8))
+            found = self._inventory.secrets.get((item.view.namespace, item.view.name))
+            await self._store(domain, item.role, item.generation, content, found)
+            done.append(f"{due.value} the key in Secret {item.view.name}")
+        if done:
+            logger.info("%s: %s", domain.key, "; ".join(done))
+            self._events.emit(domain.key, domain.meta.uid, sealing.KEYS_STORED, "; ".join(done))
 
     async def _store(
         self, domain: TrustDomain, role: Role, generation: int, content: SecretContent, seen: SecretView | None

@@ -14,6 +14,7 @@ from serviceidentity.adapters.kube.client import MERGE_PATCH, Json, KubeClient, 
 from serviceidentity.adapters.kube.objects import collection
 from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import AuthorityState, Role
+from serviceidentity.domain.authority.sealing import REWRAP_ANNOTATION
 from serviceidentity.domain.authority.signing import ACTIVATE_ANNOTATION, ROTATE_ROOT_ANNOTATION
 from serviceidentity.domain.model import Kind
 from serviceidentity.errors import ConflictError, MissingError, ServiceIdentityError
@@ -21,6 +22,7 @@ from serviceidentity.errors import ConflictError, MissingError, ServiceIdentityE
 REQUESTS: Final = {
     "prepare": (ROTATE_ROOT_ANNOTATION, "a new root is being prepared"),
     "rotate": (ownership.ROTATE_ANNOTATION, "a new intermediate is being prepared"),
+    "rewrap": (REWRAP_ANNOTATION, "private keys are encrypted anew, with the newest key-encryption key"),
     "activate": (ACTIVATE_ANNOTATION, "what is prepared signs as soon as everyone has it"),
 }
 _ATTEMPTS: Final = 5

@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         ("prepare", "make a new root; it signs when everyone has had it for the propagation time"),
         ("rotate", "make a new intermediate; it signs after the propagation time"),
         ("activate", "let what is prepared and published sign now"),
+        ("rewrap", "encrypt the private keys anew, with the newest key-encryption key; nothing is re-issued"),
         ("taint", "replace everything under an authority, then remove it"),
         ("untaint", "take a taint back"),
     ):

@@ -141,8 +141,12 @@ def of_trust_domain(
     previous: Mapping[str, Any],
     now: datetime,
     publication: Publication | None = None,
+    more: Sequence[tuple[str, bool, str, str]] = (),
 ) -> Json:
-    """Return the whole status of a trust domain; `publication` says what became of its bundle, if it publishes one."""
+    """Return the whole status of a trust domain.
+
+    `publication` says what became of its bundle, if it publishes one; `more` has conditions beside these.
+    """
     domain = seen.domain
     if problem is None:
         ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign" + _waiting(seen, now))
@@ -150,13 +154,15 @@ def of_trust_domain(
         # A failure that is told again is told in its own words.
         also = _waiting(seen, now) if isinstance(problem, Held) else ""
         ready = ("Ready", False, problem.reason, problem.message + also)
-    unreadable = problem is not None and problem.reason in (AUTHORITY_MISSING, AUTHORITY_UNREADABLE)
+    reason = problem.reason if problem is not None else None
+    # Of those whose key alone can't be read, everything is known that is listed.
+    unreadable = reason == AUTHORITY_MISSING or (reason == AUTHORITY_UNREADABLE and not seen.authorities)
     lost = unreadable or bool(seen.recorded - {item.view.name for item in seen.authorities})
     listed = [_authority(seen, authority, now) for authority in _by_age(seen.authorities)]
     status: Json = {
         "observedGeneration": domain.meta.generation,
         "conditions": _conditions(
-            [ready, *([publication.condition()] if publication else [])], previous, domain.meta.generation, now
+            [ready, *([publication.condition()] if publication else []), *more], previous, domain.meta.generation, now
         ),
         # What was there stays on record while it can't be found or read: it must not be replaced without a word.
         "authorities": previous.get("authorities", []) if lost else listed,
@@ -312,6 +318,7 @@ def _authority(seen: Hierarchy, authority: Authority, now: datetime) -> Json:
         "secretName": authority.view.name,
         "serialNumber": facts.serial_number,
         "fingerprint": facts.fingerprint,
+        **({"keyEncryptionKey": authority.kek} if authority.kek else {}),
         "notBefore": format_time(authority.not_before),
         "notAfter": format_time(authority.not_after),
         **{name: format_time(time) for name, time in times.items() if time is not None},

@@ -284,6 +284,7 @@ AUTHORITY = {
     "state": "Active",
     "secretName": "example-root-1",
     "serialNumber": "01",
+    "keyEncryptionKey": "file:2026-11",
     "fingerprint": "ef" * 32,
     "issuerFingerprint": "ef" * 32,
     "notBefore": "2026-01-01T00:00:00Z",

@@ -9,6 +9,7 @@ from typing import Any
 
 from serviceidentity.app.engine import Engine
 from serviceidentity.app.inventory import Location
+from serviceidentity.app.keyguard import KeyEncryptionKeys
 from serviceidentity.domain import ownership
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind
@@ -93,12 +94,24 @@ class FakeConfigMaps(FakeApi):
 class World:
     """A fake API and an engine on it, with a clock that tests move."""
 
-    def __init__(self, api: FakeApi | None = None, config_maps: FakeConfigMaps | None = None) -> None:
+    def __init__(
+        self,
+        api: FakeApi | None = None,
+        config_maps: FakeConfigMaps | None = None,
+        keys: KeyEncryptionKeys | None = None,
+    ) -> None:
         self.api = api or FakeApi()
         self.maps = config_maps or FakeConfigMaps()
         self.now = T0
         self.engine = Engine(
-            "system", self.api, self.api, self.api, lambda: self.now, self.api.workloads, config_maps=self.maps
+            "system",
+            self.api,
+            self.api,
+            self.api,
+            lambda: self.now,
+            self.api.workloads,
+            config_maps=self.maps,
+            keys=keys,
         )
         inventory = self.engine.inventory
         for key, body in self.api.objects.items():

@@ -136,7 +136,9 @@ class VaultSession:
         except ForbiddenError as error:
             raise RejectedError("Vault refuses the token that was given") from error
         found = answer.get("data") or {}
-        granted = {"lease_duration": found.get("ttl"), "renewable": found.get("renewable")}
+        # Whole seconds: the last one of a token that ends shows as 0, as does one that never ends.
+        left = found.get("ttl") or (1 if found.get("expire_time") else 0)
+        granted = {"lease_duration": left, "renewable": found.get("renewable")}
         return _login({"auth": granted}, token)
 
     async def _log_in_with_service_account(self, auth: KubernetesAuth) -> Login:

@@ -16,10 +16,12 @@ from typing import Final
 from serviceidentity.domain.authority.records import (
     ACTIVATED_ANNOTATION,
     AUTHORITY_MISSING,
+    AUTHORITY_UNREADABLE,
     PUBLISHED_ANNOTATION,
     UNUSED_ANNOTATION,
     Authority,
     AuthorityState,
+    Locked,
     Role,
     Usage,
     authority_name,
@@ -135,7 +137,7 @@ def propagation_of(domain: TrustDomain, authority: Authority) -> timedelta:
 def made_for_another(seen: Hierarchy, _now: datetime) -> Verdict | None:
     """A Secret left by a TrustDomain of the same name that had another SPIFFE trust domain: never signed with."""
     for authority in seen.authorities:
-        other = made_for(authority, seen.domain)
+        other = made_for(authority.view, seen.domain)
         if other != seen.domain.trust_domain:
             return Held("Conflict", f"Secret {authority.view.name} was made for trust domain {other}")
     return None
@@ -146,6 +148,19 @@ def root_lost(seen: Hierarchy, _now: datetime) -> Verdict | None:
     lost = seen.recorded - {authority.view.name for authority in seen.authorities}
     if lost:
         return Held(AUTHORITY_MISSING, f"Secret {min(lost)} is gone; put it back, or make the TrustDomain anew")
+    return None
+
+
+def key_unreadable(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """A key that signs or will sign is encrypted and can't be read. Another authority in its place is no answer.
+
+    One that signs nothing any more holds nothing up, and neither does a tainted one: that is the way out for people
+    who have lost a key-encryption key for good.
+    """
+    for authority in seen.authorities:
+        needed = state_of(seen, authority, now) in (AuthorityState.PREPARED, AuthorityState.ACTIVE)
+        if needed and isinstance(authority.key, Locked):
+            return Held(AUTHORITY_UNREADABLE, f"the key in Secret {authority.view.name}: {authority.key.message}")
     return None
 
 
@@ -257,7 +272,7 @@ def intermediate_needs_successor(seen: Hierarchy, now: datetime) -> Verdict | No
     latest = under[-1]
     if _asked_for(seen, Role.INTERMEDIATE):
         return _make(seen, Role.INTERMEDIATE, "RotationRequested", "rotation asked for by annotation", root)
-    outlives = validity_of(seen.domain.intermediate, seen.domain, root.issuer, now).not_after > latest.not_after
+    outlives = validity_of(seen.domain.intermediate, seen.domain, root, now).not_after > latest.not_after
     if now >= renewal_of(seen.domain, latest) and outlives:
         message = f"the renewal time of {latest.view.name} has passed"
         return _make(seen, Role.INTERMEDIATE, "Renewing", message, root)
@@ -357,6 +372,7 @@ def _activation_asked_for(seen: Hierarchy, authority: Authority) -> bool:
 CHECKS: Final[tuple[Callable[[Hierarchy, datetime], Verdict | None], ...]] = (
     made_for_another,
     root_lost,
+    key_unreadable,
     root_missing,
     root_needs_successor,
     prepared_root_signs_its_intermediate,

@@ -13,10 +13,11 @@ from typing import Final
 
 from cryptography import x509
 
-from serviceidentity.domain.material import MalformedError, SecretView
+from serviceidentity.domain.material import KeyMaterial, MalformedError, SecretView
 from serviceidentity.domain.model import TrustDomain
-from serviceidentity.domain.pki import certificates
+from serviceidentity.domain.pki import certificates, envelope
 from serviceidentity.domain.pki.certificates import Issuer
+from serviceidentity.domain.pki.envelope import Binding
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import parse_time
 
@@ -50,22 +51,42 @@ class AuthorityState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Locked:
+    """The private key of an authority can't be read now, and why."""
+
+    message: str
+
+
+class AuthorityLockedError(PkiError):
+    """A signature was asked of an authority whose private key can't be read now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Authority:
-    """An authority as found in its Secret. The times are those of its life, None for what has not happened yet."""
+    """An authority as found in its Secret. The times are those of its life, None for what has not happened yet.
+
+    `key` is what it signs with. A locked one can't sign; its certificate is trusted and its life goes on all the same.
+    `kek` names the key that its private key is encrypted with at rest: None for one in plain, empty when that can't be
+    told.
+    """
 
     role: Role
     generation: int
     view: SecretView
-    issuer: Issuer
+    certificate: x509.Certificate
+    key: Issuer | Locked
+    kek: str | None
     fingerprint: str
     published_at: datetime | None = None
     activated_at: datetime | None = None
     unused_since: datetime | None = None
 
     @property
-    def certificate(self) -> x509.Certificate:
-        """The authority's own certificate."""
-        return self.issuer.certificate
+    def issuer(self) -> Issuer:
+        """What it signs with. Raises AuthorityLockedError."""
+        if isinstance(self.key, Locked):
+            raise AuthorityLockedError(f"the key of {self.view.name} can't be read: {self.key.message}")
+        return self.key
 
     @property
     def not_before(self) -> datetime:
@@ -105,13 +126,24 @@ def authority_name(domain: str, role: Role, generation: int) -> str:
     return f"{domain}-{role.lower()}-{generation}"
 
 
-def read_authority(view: SecretView) -> Authority:
-    """Read an authority from its Secret. Raises MalformedError with what is wrong."""
+def read_authority(view: SecretView, opened: KeyMaterial | Locked | None = None) -> Authority:
+    """Read an authority from its Secret; `opened` is the private key, when the Secret has it encrypted.
+
+    Raises MalformedError with what is wrong.
+    """
     try:
         role = Role(view.labels[ROLE_LABEL])
         generation = int(view.labels[GENERATION_LABEL])
-        issuer = certificates.load_issuer(view.value("tls.crt"), view.value("tls.key"))
-        fingerprint = certificates.facts(issuer.certificate).fingerprint
+        chain, stored = view.value("tls.crt"), view.value("tls.key")
+        certificate = certificates.load_chain(chain)[0]
+        key: Issuer | Locked
+        if not envelope.is_sealed(stored):
+            key = certificates.load_issuer(chain, stored)
+        elif isinstance(opened, KeyMaterial):
+            key = certificates.load_issuer(chain, opened.reveal())
+        else:
+            key = opened or Locked("it is encrypted")
+        fingerprint = certificates.facts(certificate).fingerprint
     except (KeyError, ValueError, PkiError):  # PkiError is a ValueError; named for the reader
         raise MalformedError(f"Secret {view.name} does not hold a readable authority") from None
     if not view.name.endswith(authority_name("", role, generation)):
@@ -120,7 +152,9 @@ def read_authority(view: SecretView) -> Authority:
         role,
         generation,
         view,
-        issuer,
+        certificate,
+        key,
+        _kek(stored),
         fingerprint,
         _time(view, PUBLISHED_ANNOTATION),
         _time(view, ACTIVATED_ANNOTATION),
@@ -133,9 +167,37 @@ def newest(authorities: Iterable[Authority], role: Role) -> Authority | None:
     return max((a for a in authorities if a.role is role), key=lambda a: a.generation, default=None)
 
 
-def made_for(authority: Authority, domain: TrustDomain) -> str:
+def made_for(view: SecretView, domain: TrustDomain) -> str:
     """Return the SPIFFE trust domain that an authority was made for."""
-    return authority.view.annotations.get(SPIFFE_DOMAIN_ANNOTATION, domain.trust_domain)
+    return view.annotations.get(SPIFFE_DOMAIN_ANNOTATION, domain.trust_domain)
+
+
+def binding_of(view: SecretView, domain: TrustDomain) -> Binding:
+    """Return what the private key in an authority's Secret belongs to. Raises MalformedError."""
+    try:
+        return binding_for(Role(view.labels[ROLE_LABEL]), view.name, made_for(view, domain), view.value("tls.crt"))
+    except (KeyError, ValueError):
+        raise MalformedError(f"Secret {view.name} does not hold a readable authority") from None
+
+
+def is_sealed(view: SecretView) -> bool:
+    """Say whether the private key in a Secret is encrypted. Raises MalformedError when there is none."""
+    return envelope.is_sealed(view.value("tls.key"))
+
+
+def binding_for(role: Role, secret_name: str, trust_domain: str, chain: bytes) -> Binding:
+    """Return what the private key of the first certificate of a PEM text belongs to. Raises PkiError."""
+    fingerprint = certificates.facts(certificates.load_chain(chain)[0]).fingerprint
+    return Binding(trust_domain, role.value, secret_name, fingerprint)
+
+
+def _kek(stored: bytes) -> str | None:
+    if not envelope.is_sealed(stored):
+        return None
+    try:
+        return envelope.decode(stored).wrapped.kek
+    except PkiError:
+        return ""
 
 
 @lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ from serviceidentity.domain.authority.steps import MakeAuthority
 from serviceidentity.domain.material import SecretContent
 from serviceidentity.domain.model import AuthoritySpec, TrustDomain
 from serviceidentity.domain.pki import certificates, keys
-from serviceidentity.domain.pki.certificates import Issuer, Subject, Validity
+from serviceidentity.domain.pki.certificates import Subject, Validity
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import format_time
 
@@ -46,7 +46,7 @@ def issue(domain: TrustDomain, action: MakeAuthority, root: Authority | None, no
     else:
         if root is None:
             raise PkiError("an intermediate needs a root")
-        validity = validity_of(spec, domain, root.issuer, now)
+        validity = validity_of(spec, domain, root, now)
         certificate = certificates.issue_intermediate(subject, key.public_key(), root.issuer, validity)
         anchor = root.certificate
     data = {
@@ -57,12 +57,12 @@ def issue(domain: TrustDomain, action: MakeAuthority, root: Authority | None, no
     return SecretContent.of(SECRET_TYPE, data, _record(domain, action, now))
 
 
-def validity_of(spec: AuthoritySpec, domain: TrustDomain, issuer: Issuer | None, now: datetime) -> Validity:
+def validity_of(spec: AuthoritySpec, domain: TrustDomain, root: Authority | None, now: datetime) -> Validity:
     """Return the validity of an authority made now: backdated, and inside its issuer's."""
     not_before, not_after = now - domain.backdate, now + spec.duration
-    if issuer is not None:
-        not_before = max(not_before, issuer.certificate.not_valid_before_utc)
-        not_after = min(not_after, issuer.certificate.not_valid_after_utc)
+    if root is not None:
+        not_before = max(not_before, root.not_before)
+        not_after = min(not_after, root.not_after)
     return Validity(not_before, not_after)
 
 

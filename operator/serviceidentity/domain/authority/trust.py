@@ -6,7 +6,7 @@ from datetime import datetime
 from cryptography import x509
 
 from serviceidentity.domain.authority.lifecycle import Hierarchy, made_for_another
-from serviceidentity.domain.authority.records import Role
+from serviceidentity.domain.authority.records import Authority, Locked, Role
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.model import TrustDomain
 from serviceidentity.domain.pki import certificates
@@ -54,6 +54,15 @@ def trust_of(seen: Hierarchy, now: datetime) -> Trust | Held:
 
 
 def _signer(seen: Hierarchy, now: datetime) -> Issuer | Held:
+    name, active = seen.domain.meta.name, _who_signs(seen, now)
+    if isinstance(active, Held):
+        return active
+    if isinstance(active.key, Locked):
+        return Held("TrustDomainNotReady", f"the key of trust domain {name} can't be read now: {active.key.message}")
+    return active.key
+
+
+def _who_signs(seen: Hierarchy, now: datetime) -> Authority | Held:
     name = seen.domain.meta.name
     active = seen.active(Role.INTERMEDIATE)
     if active is None:
@@ -68,4 +77,4 @@ def _signer(seen: Hierarchy, now: datetime) -> Issuer | Held:
         return Held("IssuerNotYetValid", f"the authority of trust domain {name} begins at {begin}; is the clock right?")
     if not seen.is_usable(active, now):
         return Held("TrustDomainNotReady", f"trust domain {name} has no authority that can sign yet")
-    return active.issuer
+    return active

@@ -1,0 +1,28 @@
+import pytest
+
+from serviceidentity.config import from_arguments
+
+
+def ways(text: str) -> tuple[str, ...]:
+    return from_arguments([f"--ca-key-encryption={text}"], {}).ca_key_encryption
+
+
+def test_ca_keys_are_stored_in_plain_unless_it_is_said():
+    assert from_arguments([], {}).ca_key_encryption == ("none",)
+    given = {"SIO_CA_KEY_ENCRYPTION": "transit:team/transit/ca, file:/etc/keks"}
+    assert from_arguments([], given).ca_key_encryption == ("transit:team/transit/ca", "file:/etc/keks")
+    assert ways("none,file:/etc/keks") == ("none", "file:/etc/keks")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "all", "file:", "file:relative", "transit:", "transit:key", "transit:/key", "transit:mount/", "transit:a//b",
+        "transit:a/../b", "file:/a,none", "none,none", "file:/a,file:/b", "transit:a/b,transit:a/b", "file:/a,",
+    ],
+)  # fmt: skip
+def test_nonsense_ends_with_usage(text: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        ways(text)
+    assert ended.value.code == 2
+    assert "--ca-key-encryption" in capsys.readouterr().err
