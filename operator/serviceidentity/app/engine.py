@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.ports import Clock, Events, Secrets, Statuses, Workloads
@@ -56,9 +57,11 @@ class Engine:
         self._clock = clock
         trust = TrustRegistry(self.inventory)
         parts = (self.inventory, trust, secrets, statuses, events, clock, self.wake)
-        self._identities = IdentityReconciler(*parts, workloads=workloads)
+        self.crls = CrlRegistry(self.inventory, trust)
+        self._identities = IdentityReconciler(*parts, crls=self.crls, workloads=workloads)
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
-        self._domains = TrustDomainReconciler(Publisher(self.inventory, stores, served), *parts)
+        publisher = Publisher(self.inventory, stores, served)
+        self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls)
         self._tasks: list[asyncio.Task[None]] = []
         self._retries: dict[Key, asyncio.TimerHandle] = {}
 

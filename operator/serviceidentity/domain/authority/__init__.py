@@ -1,5 +1,6 @@
 """The authorities of a trust domain: what they are, how their life goes, who signs."""
 
+from serviceidentity.domain.authority import crl_records, crl_report, crls
 from serviceidentity.domain.authority.lifecycle import (
     Hierarchy,
     activation_of,
@@ -45,6 +46,9 @@ __all__ = [
     "Verdict",
     "activation_of",
     "authority_name",
+    "crl_records",
+    "crl_report",
+    "crls",
     "deadline",
     "issue",
     "last_use",
