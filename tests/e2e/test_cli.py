@@ -65,6 +65,7 @@ def test_an_authority_is_prepared_activated_and_tainted(space: Space, control_pl
     [
         (("status", "nobody"), "ServiceIdentity default/nobody does not exist"),
         (("rotate", "nobody"), "ServiceIdentity default/nobody does not exist"),
+        (("revoke", "nobody"), "ServiceIdentity default/nobody does not exist"),
         (("ca", "status", "nowhere"), "TrustDomain nowhere does not exist"),
         (("ca", "prepare", "nowhere"), "TrustDomain nowhere does not exist"),
         (("--kubeconfig=/nowhere", "status"), "no usable kubeconfig"),

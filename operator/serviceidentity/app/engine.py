@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.keyguard import KeyEncryptionKeys, KeyGuard
@@ -60,9 +61,11 @@ class Engine:
         self._clock = clock
         self._trust = TrustRegistry(self.inventory, KeyGuard(keys or KeyEncryptionKeys(), clock))
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
-        self._identities = IdentityReconciler(*parts, workloads=workloads)
+        self.crls = CrlRegistry(self.inventory, self._trust)
+        self._identities = IdentityReconciler(*parts, crls=self.crls, workloads=workloads)
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
-        self._domains = TrustDomainReconciler(Publisher(self.inventory, stores, served), *parts)
+        publisher = Publisher(self.inventory, stores, served)
+        self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls)
         self._tasks: list[asyncio.Task[None]] = []
         self._retries: dict[Key, asyncio.TimerHandle] = {}
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.inventory import Entry
 from serviceidentity.app.pace import Pace
 from serviceidentity.app.ports import Workloads
@@ -16,7 +17,7 @@ from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.authority import Trust
-from serviceidentity.domain.credentials import CREDENTIALS, keyring
+from serviceidentity.domain.credentials import CREDENTIALS, keyring, revocation
 from serviceidentity.domain.credentials.base import Caller, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
@@ -46,8 +47,9 @@ class PasswordMissingError(ServiceIdentityError):
 class IdentityReconciler(Reconciler):
     """Makes the Secrets of an identity what its spec asks for."""
 
-    def __init__(self, *parts: Any, workloads: Workloads) -> None:
+    def __init__(self, *parts: Any, crls: CrlRegistry, workloads: Workloads) -> None:
         super().__init__(*parts)
+        self._crls = crls
         self._pace = Pace()
         self._rollouts = Rollouts(workloads, self._events, self._clock)
 
@@ -67,6 +69,7 @@ class IdentityReconciler(Reconciler):
             await self._report(key, entry, wanted)
             return None
         seen = self.observe(entry.spec)
+        self._pass_on_revocations(seen, now)
         plan = planning.plan(seen, now)
         blocked = status.backing_off(entry.status, entry.meta, now)
         obstacles: dict[str, Obstacle] = {
@@ -99,6 +102,15 @@ class IdentityReconciler(Reconciler):
         waits = (obstacle.retry for obstacle in failures.values() if isinstance(obstacle, Held))
         retry = self._rollouts.conclude(key, entry.meta.uid, rollout) if rollout else None
         return earliest(_next_look(wanted), planning.next_defect(seen, now), turn, retry, *waits)
+
+    def _pass_on_revocations(self, seen: Observed, now: datetime) -> None:
+        """Let the trust domain look when something of the identity has to go on its revocation lists."""
+        meta, spec = seen.identity.meta, seen.identity.certificate
+        views = revocation.secrets_of(seen.contents.values(), spec.secret_name) if spec is not None else []
+        ours = [view for view in views if revocation.has_revocations(meta, view)]
+        listed = {serial for _, serial in seen.revoked} if ours else set()
+        if any(revocation.has_unlisted(meta, view, listed, now) for view in ours):
+            self._wake({trust_domain_key(seen.identity.trust_domain)})
 
     def _in_turn(self, seen: Observed, actions: list[Due], now: datetime) -> tuple[list[Due], datetime | None]:
         """Leave out what has to wait for its turn, when everything under an authority is replaced at once."""
@@ -155,6 +167,7 @@ class IdentityReconciler(Reconciler):
             drifted=drifted,
             callers=self._callers(identity) if identity.callers else (),
             published=self._published(identity) if identity.hmac else {},
+            revoked=self._crls.revoked(identity.trust_domain) if identity.certificate else frozenset(),
         )
 
     def _callers(self, identity: Identity) -> tuple[Caller, ...]:

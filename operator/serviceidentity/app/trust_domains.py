@@ -1,12 +1,16 @@
 """One pass over one TrustDomain: take the next steps in the life of its authorities, report."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from serviceidentity.app.crl_registry import CrlRegistry
+from serviceidentity.app.crls import CrlFailure, CrlIssuer
 from serviceidentity.app.inventory import Entry
 from serviceidentity.app.publisher import Outcome, Publisher
 from serviceidentity.app.reconciler import Reconciler
@@ -23,8 +27,10 @@ from serviceidentity.domain.authority import (
     Role,
     Trust,
     Usage,
+    crls,
     sealing,
 )
+from serviceidentity.domain.authority.crls import Lists
 from serviceidentity.domain.bundle import CONDITION as BUNDLE_CONDITION
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind, TrustDomain
@@ -37,11 +43,12 @@ logger = logging.getLogger(__name__)
 
 
 class TrustDomainReconciler(Reconciler):
-    """Makes, activates and retires the authorities of a trust domain, and publishes whom to trust."""
+    """Makes, activates and retires the authorities of a trust domain, and publishes whom to trust, and whom no more."""
 
-    def __init__(self, publisher: Publisher, *parts: Any) -> None:
+    def __init__(self, *parts: Any, publisher: Publisher, crls: CrlRegistry) -> None:
         super().__init__(*parts)
         self._publisher = publisher
+        self._crls = CrlIssuer(self._inventory, crls, self._writer)
         self._told: dict[Key, Trust | Held] = {}  # what identities have been woken for
 
     async def reconcile(self, key: Key) -> tuple[datetime | None, bool]:
@@ -61,30 +68,17 @@ class TrustDomainReconciler(Reconciler):
             await self._report(key, entry, status.of_invalid(entry.meta, path, message, entry.status, now))
             return None, True
         domain = entry.spec
-        problem: Held | Failure | None = status.backing_off(entry.status, entry.meta, now).get("Ready")
-        told = self._told.setdefault(key, self._trust.of(domain.meta.name, now))
-        await self._keys.open(domain, self._trust.views(domain))
-        if problem is None:
-            try:
-                await self._advance(domain, _active_roots(entry.status), now)
-            except Unresolved as error:
-                problem = error.problem
+        done = await self._work(domain, entry, now)
         trust = self._trust.of(domain.meta.name, now)
-        if trust != told:
-            self._told[key] = trust
-            self._wake(self._inventory.identities_of(key.name))  # before the bundle goes to a thousand namespaces
-        outcome = await self._publish(domain, trust, entry.status, now)
-        try:
-            seen = self._observe(domain, _active_roots(entry.status), now)
-        except MalformedError as error:
-            problem = Held(authority.AUTHORITY_UNREADABLE, str(error))  # whatever else there is to say
-            seen = Hierarchy(domain, ())
+        problem = done.problem
         if problem is None:
             signer = trust.signer if isinstance(trust, Trust) else trust
             problem = signer if isinstance(signer, Held) else None
-        due = authority.deadline(seen, now)
-        more = self._keys_condition(seen)
-        wanted = status.of_trust_domain(seen, problem, due, entry.status, now, outcome.publication, more)
+        due, publication = authority.deadline(done.seen, now), done.outcome.publication
+        more = self._keys_condition(done.seen)
+        wanted = status.of_trust_domain(
+            done.seen, problem, due, entry.status, now, publication, done.lists, done.crl_problem, more
+        )
         was_ready = (entry.status.get("conditions") or [{}])[0].get("status")
         self._complain(key, entry, wanted)
         recorded = _active_roots(entry.status)
@@ -98,25 +92,73 @@ class TrustDomainReconciler(Reconciler):
             )
         text = wanted.get("nextActionTime")
         # Looking after keys again is not in the status: it happens all the time, and changes nothing as a rule.
-        looks = (outcome.next_look, authority.last_use(seen, now), self._keys.next_look(key.name))
+        looks = (done.outcome.next_look, authority.last_use(done.seen, now), self._keys.next_look(key.name))
         next_look = earliest(parse_time(text) if text else None, *looks)
         return next_look, ready["status"] != was_ready
 
     async def _publish(
-        self, domain: TrustDomain, trust: Trust | Held, recorded: Mapping[str, Any], now: datetime
+        self, domain: TrustDomain, trust: Trust | Held, recorded: Mapping[str, Any], now: datetime, crl: bytes
     ) -> Outcome:
         """Publish the bundle. When other namespaces are waited for than before, the life of a new root may go on."""
         before = self._publisher.waiting_for(domain, trust)
-        outcome = await self._publisher.publish(domain, trust, recorded.get("bundle") or {}, now)
+        outcome = await self._publisher.publish(domain, trust, recorded.get("bundle") or {}, now, crl)
         if self._publisher.waiting_for(domain, trust) != before:
             self._wake({domain.key})
         return outcome
 
     def _complain(self, key: Key, entry: Entry[TrustDomain], wanted: Mapping[str, Any]) -> None:
-        """One Event when publishing the bundle gets into trouble, or into another one."""
-        old, new = _bundle_condition(entry.status), _bundle_condition(wanted)
-        if new.get("status") == "False" and new["reason"] != old.get("reason"):
-            self._events.emit(key, entry.meta.uid, new["reason"], new["message"], warning=True)
+        """One Event when publishing the bundle, or a revocation list, gets into trouble, or into another one."""
+        for type_ in (BUNDLE_CONDITION, status.CRL_READY):
+            old, new = _condition(entry.status, type_), _condition(wanted, type_)
+            if new.get("status") == "False" and new["reason"] != old.get("reason"):
+                self._events.emit(key, entry.meta.uid, new["reason"], new["message"], warning=True)
+
+    async def _work(self, domain: TrustDomain, entry: Entry[TrustDomain], now: datetime) -> "Done":
+        """Do what is due for the authorities and their revocation lists, each unless it is backing off, and publish."""
+        blocked = status.backing_off(entry.status, entry.meta, now)
+        done = Done(Hierarchy(domain, ()), problem=blocked.get("Ready"), crl_problem=blocked.get(status.CRL_READY))
+        told = self._told.setdefault(domain.key, self._trust.of(domain.meta.name, now))
+        await self._keys.open(domain, self._trust.views(domain))
+        if done.problem is None:
+            try:
+                await self._advance(domain, entry, done.crl_problem, now)
+            except Unresolved as error:
+                done.problem = error.problem
+            except CrlFailure as error:
+                done.crl_problem = error.failure
+        trust = self._trust.of(domain.meta.name, now)
+        if trust != told:
+            self._told[domain.key] = trust
+            # Before the bundle goes to a thousand namespaces.
+            self._wake(self._inventory.identities_of(domain.meta.name))
+        with contextlib.suppress(MalformedError):  # told below; without trust the last bundle stays
+            done.lists = await self._bring_lists_up_to_date(domain, entry, done, now)
+        crl = crls.published(done.lists, now) if done.lists is not None else b""
+        done.outcome = await self._publish(domain, trust, entry.status, now, crl)
+        try:
+            done.seen = self._observe(domain, _active_roots(entry.status), now)
+        except MalformedError as error:
+            done.problem = Held(authority.AUTHORITY_UNREADABLE, str(error))  # whatever else there is to say
+        return done
+
+    async def _bring_lists_up_to_date(
+        self, domain: TrustDomain, entry: Entry[TrustDomain], done: "Done", now: datetime
+    ) -> Lists:
+        """Issue the revocation lists that are due; return them as they are then. Raises MalformedError."""
+        lists = self._crls.observe(self._observe(domain, _active_roots(entry.status), now), entry.status, now)
+        if done.crl_problem is None:
+            try:
+                await self._issue_lists(lists, entry, now)
+            except CrlFailure as error:
+                done.crl_problem = error.failure
+        return self._crls.again(lists)
+
+    async def _issue_lists(self, lists: Lists, entry: Entry[TrustDomain], now: datetime) -> None:
+        """Do what is due for the revocation lists. Raises CrlFailure."""
+        revoked = await self._crls.advance(lists, now)
+        if revoked:
+            message = f"{revoked} more on the revocation lists"
+            self._events.emit(lists.hierarchy.domain.key, entry.meta.uid, "Revoked", message)
 
     def _keys_condition(self, seen: Hierarchy) -> list[tuple[str, bool, str, str]]:
         """Return how private keys are stored, where they are to be encrypted."""
@@ -134,11 +176,13 @@ class TrustDomainReconciler(Reconciler):
             usage = usage_of(self._inventory, domain, trust.bundle, now, unpublished)
         return Hierarchy(domain, authorities, usage, recorded)
 
-    async def _advance(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> None:
-        """Carry out the plan step by step. Raises Unresolved with what stands in the way."""
+    async def _advance(
+        self, domain: TrustDomain, entry: Entry[TrustDomain], crl_problem: Failure | None, now: datetime
+    ) -> None:
+        """Carry out the plan step by step. Raises Unresolved or CrlFailure with what stands in the way."""
         while True:
             try:
-                seen = self._observe(domain, recorded, now)
+                seen = self._observe(domain, _active_roots(entry.status), now)
             except MalformedError as error:
                 raise Unresolved(Held(authority.AUTHORITY_UNREADABLE, str(error))) from None
             step = authority.plan(seen, now)
@@ -154,6 +198,11 @@ class TrustDomainReconciler(Reconciler):
                 case MarkAuthority():
                     await self._mark(seen, step, now)
                 case RetireAuthority():
+                    if crls.revoked_authorities(seen, now):
+                        # Once it is gone, nobody knows any more that it belongs on its root's list.
+                        if crl_problem is not None:
+                            raise CrlFailure(crl_problem)
+                        await self._issue_lists(self._crls.observe(seen, entry.status, now), entry, now)
                     await self._remove(step.secret_name)
             logger.info("%s: %s %s (%s)", domain.key, type(step).__name__, step.secret_name, step.reason)
             self._events.emit(domain.key, domain.meta.uid, step.reason, f"{step.secret_name}: {step.message}")
@@ -264,6 +313,17 @@ class TrustDomainReconciler(Reconciler):
         return ownership.metadata_for(Kind.TRUST_DOMAIN, domain.meta, domain.deletion_policy, name, labels, content)
 
 
+@dataclass(slots=True)
+class Done:
+    """What one pass has seen and done: the authorities and their lists as they are now, and what stands in the way."""
+
+    seen: Hierarchy
+    lists: Lists | None = None
+    outcome: Outcome = field(default_factory=lambda: Outcome(None, None))
+    problem: Held | Failure | None = None
+    crl_problem: Failure | None = None
+
+
 class Unresolved(Exception):  # noqa: N818  # not an error: a problem to report
     """What stands in the way of a trust domain."""
 
@@ -281,8 +341,8 @@ def _active_roots(recorded: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def _bundle_condition(shown: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((one for one in shown.get("conditions") or () if one.get("type") == BUNDLE_CONDITION), {})
+def _condition(shown: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
+    return next((one for one in shown.get("conditions") or () if one.get("type") == type_), {})
 
 
 def _records(view: SecretView) -> dict[str, str]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.keyguard import KeyGuard
 from serviceidentity.domain import authority, ownership
-from serviceidentity.domain.authority import Authority, Hierarchy, Trust
+from serviceidentity.domain.authority import Authority, Hierarchy, Trust, crl_records
 from serviceidentity.domain.material import Held, MalformedError, SecretView
 from serviceidentity.domain.model import Kind, TrustDomain, trust_domain_key
 from serviceidentity.domain.schedule import upcoming
@@ -61,7 +61,9 @@ class TrustRegistry:
         views = []
         for location in sorted(self._inventory.locations_of(domain.key)):
             view = self._inventory.good(location) or self._inventory.secrets.get(location)
-            if view is not None and ownership.is_owned(view, Kind.TRUST_DOMAIN, domain.meta):
+            if view is None or view.type == crl_records.SECRET_TYPE:
+                continue
+            if ownership.is_owned(view, Kind.TRUST_DOMAIN, domain.meta):
                 views.append(view)
         return views
 

@@ -3,9 +3,10 @@
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import yaml
@@ -26,6 +27,7 @@ REQUESTS: Final = {
     "activate": (ACTIVATE_ANNOTATION, "what is prepared signs as soon as everyone has it"),
 }
 _ATTEMPTS: Final = 5
+_NONE: Final[Mapping[str, str | None]] = MappingProxyType({})
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -77,6 +79,16 @@ async def rotate(client: KubeClient, namespace: str, name: str) -> str:
     return f"{namespace}/{name}: rotation asked for"
 
 
+async def revoke(client: KubeClient, namespace: str, name: str, reason: str | None) -> str:
+    """Ask for new certificates of an identity, and for its old ones to be refused. Without a reason none is given."""
+    more = {ownership.REVOKE_REASON_ANNOTATION: reason}
+    await _annotate(client, Kind.SERVICE_IDENTITY, namespace, name, ownership.REVOKE_ANNOTATION, more)
+    return (
+        f"{namespace}/{name}: revocation asked for; its certificates will be refused by whoever checks the lists\n"
+        "its other keys stay: for those, kubectl sid rotate"
+    )
+
+
 async def ask(client: KubeClient, domain: str, step: str) -> str:
     """Ask for a step in the life of a trust domain's authorities."""
     annotation, answer = REQUESTS[step]
@@ -95,22 +107,25 @@ async def ask(client: KubeClient, domain: str, step: str) -> str:
 async def ca_status(client: KubeClient, domain: str) -> str:
     """Return a table of a trust domain's authorities."""
     item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
-    rows = [["AUTHORITY", "STATE", "NOT AFTER", "NEXT", "FINGERPRINT"]]
+    rows = [["AUTHORITY", "STATE", "NOT AFTER", "NEXT", "CRL", "FINGERPRINT"]]
     for found in _authorities(item):
         upcoming = ((field, found[field]) for field in _NEXT.get(found["state"], ()) if field in found)
         following = ", ".join(f"{field.removesuffix('Time')} {time}" for field, time in upcoming)
-        rows.append([found["secretName"], found["state"], found["notAfter"], following or "-", found["fingerprint"]])
+        last = [_list_of(found), found["fingerprint"]]
+        rows.append([found["secretName"], found["state"], found["notAfter"], following or "-", *last])
     ready = _ready(item)
     return f"{_table(rows)}\n\n{ready.get('reason', 'Unknown')}: {ready.get('message', 'nothing is known yet')}"
+
+
+def _list_of(found: Json) -> str:
+    crl = found.get("crl")
+    return f"{crl['revoked']} revoked, until {crl['nextUpdate']}" if crl else "-"
 
 
 async def taint(client: KubeClient, domain: str, authority: str, *, at_once: bool) -> str:
     """List an authority as tainted in the spec of its trust domain. One that left the bundle does not come back."""
 
     def add(item: Json, fingerprint: str) -> list[Json]:
-        roles = {found["fingerprint"]: found["role"] for found in _authorities(item)}
-        if at_once and roles.get(fingerprint) == Role.INTERMEDIATE:
-            raise UsageError(f"{authority} is an intermediate and in no bundle; to have it refused, taint its root")
         old = [one for one in _tainted(item) if _plain(one["fingerprint"]) == fingerprint]
         now = at_once or any(one.get("removeFromBundle") == "Immediately" for one in old)
         entry = {"fingerprint": fingerprint, "removeFromBundle": "Immediately" if now else "WhenUnused"}
@@ -180,10 +195,12 @@ async def _try_tainted(
     return fingerprint, tainted
 
 
-async def _annotate(client: KubeClient, kind: Kind, namespace: str, name: str, annotation: str) -> None:
-    """Give the annotation a value that it never had."""
+async def _annotate(
+    client: KubeClient, kind: Kind, namespace: str, name: str, annotation: str, more: Mapping[str, str | None] = _NONE
+) -> None:
+    """Give the annotation a value that it never had; `more` are set or, with None, removed along with it."""
     path = f"{collection(kind, namespace)}/{segment(name)}"
-    body: Json = {"metadata": {"annotations": {annotation: secrets.token_hex(6)}}}
+    body: Json = {"metadata": {"annotations": {annotation: secrets.token_hex(6), **more}}}
     try:
         await client.request("PATCH", path, body, MERGE_PATCH)
     except MissingError:
@@ -201,7 +218,7 @@ def _unknown(kind: Kind, namespace: str, name: str) -> UsageError:
     return UsageError(f"{kind} {namespace}/{name} does not exist" if namespace else f"{kind} {name} does not exist")
 
 
-def _authorities(item: Json) -> list[dict[str, str]]:
+def _authorities(item: Json) -> list[Json]:
     return list((item.get("status") or {}).get("authorities") or ())
 
 

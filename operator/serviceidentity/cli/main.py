@@ -11,6 +11,7 @@ from typing import Final
 
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.cli import commands
+from serviceidentity.domain.pki.crl import REASONS
 from serviceidentity.errors import PortError
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -37,6 +38,12 @@ def parser() -> argparse.ArgumentParser:
     rotate = verbs.add_parser("rotate", help="new credentials now")
     rotate.add_argument("name", type=_name, help="of a ServiceIdentity")
 
+    revoke = verbs.add_parser(
+        "revoke", help="a new certificate with a new key now, the old ones on the revocation list"
+    )
+    revoke.add_argument("name", type=_name, help="of a ServiceIdentity")
+    revoke.add_argument("--reason", choices=sorted(REASONS), help="as RFC 5280 names it; default: none")
+
     ca = verbs.add_parser("ca", help="the authorities of a TrustDomain")
     steps = ca.add_subparsers(dest="step", required=True, metavar="step")
     for name, text in (
@@ -53,8 +60,9 @@ def parser() -> argparse.ArgumentParser:
         if name in ("taint", "untaint"):
             step.add_argument("authority", help="name of its Secret, or its fingerprint, as `ca status` shows them")
         if name == "taint":
-            step.add_argument("--revoke", action="store_true", help="out of the trust bundle at once: whoever still "
-                              "has a certificate under it is refused")  # fmt: skip
+            step.add_argument("--revoke", action="store_true", help="refuse whoever still has a certificate under it: "
+                              "a root leaves the trust bundle at once, an intermediate goes on its root's revocation "
+                              "list")  # fmt: skip
     return top
 
 
@@ -79,6 +87,8 @@ async def run(arguments: argparse.Namespace) -> str:
                 return await commands.status(client, None if arguments.all_namespaces else namespace, arguments.name)
             case "rotate":
                 return await commands.rotate(client, namespace, arguments.name)
+            case "revoke":
+                return await commands.revoke(client, namespace, arguments.name, arguments.reason)
             case _:
                 return await _authority(client, arguments)
     finally:

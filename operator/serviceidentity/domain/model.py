@@ -1,7 +1,7 @@
 """What users ask for: the specs of the custom resources as immutable values, with every default filled in."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -268,6 +268,28 @@ class AuthoritySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CrlSpec:
+    """How revocation lists are made: how long each is valid, and how long before its end the next one is made.
+
+    `always` means that there are lists even while nothing is revoked.
+    """
+
+    always: bool
+    duration: timedelta
+    renew_before: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedSpec:
+    """A certificate that the operator can't know of; `issuer` is the fingerprint of the authority that signed it."""
+
+    serial_number: str
+    reason: str
+    revoked_at: datetime | None = None
+    issuer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TrustDomain:
     """One TrustDomain: who signs, under which SPIFFE trust domain name."""
 
@@ -281,6 +303,8 @@ class TrustDomain:
     propagation: timedelta
     tainted: dict[str, bool]  # fingerprints of authorities, and whether they leave the bundle at once
     reissues_per_second: int
+    crl: CrlSpec
+    revoked: tuple[RevokedSpec, ...]
     bundle: BundleSpec | None = None
 
     @property

@@ -24,6 +24,9 @@ _NAME_LABELS: Final = {Kind.SERVICE_IDENTITY: IDENTITY_LABEL, Kind.TRUST_DOMAIN:
 
 ROTATE_ANNOTATION: Final = "serviceidentity.dev/rotate"
 ROTATED_ANNOTATION: Final = "serviceidentity.dev/rotated"
+REVOKE_ANNOTATION: Final = "serviceidentity.dev/revoke"
+REVOKE_REASON_ANNOTATION: Final = "serviceidentity.dev/revoke-reason"
+REVOKED_ANNOTATION: Final = "serviceidentity.dev/revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,18 @@ def rotation_record(meta: Meta) -> dict[str, str]:
     """Return the annotation that records which request has been served, written in one step with the new content."""
     wanted = meta.annotations.get(ROTATE_ANNOTATION)
     return {} if wanted is None else {ROTATED_ANNOTATION: wanted}
+
+
+def revocation_requested(meta: Meta, view: SecretView) -> bool:
+    """Say whether the revoke annotation has a value that this Secret's certificate was not made for."""
+    wanted = meta.annotations.get(REVOKE_ANNOTATION)
+    return wanted is not None and wanted != view.annotations.get(REVOKED_ANNOTATION)
+
+
+def revocation_record(meta: Meta) -> dict[str, str]:
+    """Return the annotation that records which request has been served, written in one step with the new content."""
+    wanted = meta.annotations.get(REVOKE_ANNOTATION)
+    return {} if wanted is None else {REVOKED_ANNOTATION: wanted}
 
 
 def with_content_id(content: SecretContent, content_id: str, consumed_as: str | None = None) -> SecretContent:

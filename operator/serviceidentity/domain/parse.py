@@ -6,7 +6,7 @@ stored object, a schema installed by hand) ends as an InvalidSpecError that name
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
@@ -17,6 +17,7 @@ from serviceidentity.domain.model import (
     BundleSpec,
     CallerRule,
     CertificateSpec,
+    CrlSpec,
     DeletionPolicy,
     HmacSpec,
     Identity,
@@ -24,6 +25,7 @@ from serviceidentity.domain.model import (
     OutputFormat,
     PasswordRef,
     PrivateKeySpec,
+    RevokedSpec,
     RolloutSpec,
     RootSource,
     RotationPolicy,
@@ -33,11 +35,12 @@ from serviceidentity.domain.model import (
     TrustDomain,
     WorkloadKind,
 )
+from serviceidentity.domain.pki import crl
 from serviceidentity.domain.pki.certificates import DEFAULT_USAGES
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyEncoding, KeyProfile
 from serviceidentity.domain.pki.names import Subject
-from serviceidentity.domain.schedule import parse_duration
+from serviceidentity.domain.schedule import parse_duration, parse_time
 from serviceidentity.domain.selectors import LabelSelector, Operator, Requirement
 from serviceidentity.errors import InvalidSpecError
 
@@ -45,6 +48,8 @@ T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 Json = Mapping[str, Any]
 
+_SHORTEST_CRL: Final = timedelta(seconds=10)
+_FIRST_UTC_TIME: Final = datetime(1950, 1, 1, tzinfo=UTC)  # RFC 5280 4.1.2.5.1
 DEFAULT_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
 
@@ -86,6 +91,8 @@ def trust_domain(body: Json) -> TrustDomain:
         tainted=_tainted(spec),
         reissues_per_second=_count(spec, "reissuesPerSecond", "spec", 20),
         bundle=_optional(spec, "bundle", lambda block: _bundle(block, meta)),
+        crl=_crl(spec),
+        revoked=_revoked(spec),
     )
     if domain.intermediate.duration > domain.root.duration:
         raise InvalidSpecError("spec.intermediate.duration", "must not be longer than spec.root.duration")
@@ -145,6 +152,42 @@ def label_selector(block: Json, path: str) -> LabelSelector:
             raise InvalidSpecError(f"{where}.values", "must be given for In and NotIn, and for nothing else")
         requirements.append(Requirement(_text(item, "key", where), operator, values))
     return LabelSelector(tuple(requirements))
+
+
+def _crl(spec: Json) -> CrlSpec:
+    path = "spec.crl"
+    block = _object(spec, "crl", "spec")
+    duration = _duration(block, "duration", path, timedelta(hours=72))
+    if duration < _SHORTEST_CRL:
+        raise InvalidSpecError(f"{path}.duration", "must be at least 10s")
+    # Two thirds, not one: when a list has ended, whoever checks it refuses everyone at once.
+    renew_before = _duration(block, "renewBefore", path, duration * 2 / 3)
+    if renew_before >= duration:
+        raise InvalidSpecError(f"{path}.renewBefore", "must be shorter than duration")
+    return CrlSpec(always=spec.get("crl") is not None, duration=duration, renew_before=renew_before)
+
+
+def _revoked(spec: Json) -> tuple[RevokedSpec, ...]:
+    return tuple(_revoked_certificate(item, path) for path, item in _objects(spec, "revokedCertificates", "spec"))
+
+
+def _revoked_certificate(item: Json, path: str) -> RevokedSpec:
+    try:
+        serial = crl.serial_of(_text(item, "serialNumber", path))
+    except PkiError as error:
+        raise InvalidSpecError(f"{path}.serialNumber", str(error)) from None
+    reason = _text(item, "reason", path, crl.UNSPECIFIED)
+    if reason not in crl.REASONS:
+        raise InvalidSpecError(f"{path}.reason", "must be one of " + ", ".join(crl.REASONS))
+    time = _text(item, "revocationTime", path, "")
+    try:
+        revoked_at = parse_time(time) if time else None
+    except ValueError:
+        raise InvalidSpecError(f"{path}.revocationTime", "must be a time such as 2026-01-31T12:00:00Z") from None
+    if revoked_at is not None and revoked_at < _FIRST_UTC_TIME:
+        raise InvalidSpecError(f"{path}.revocationTime", "must not be before 1950")
+    issuer = _text(item, "issuerFingerprint", path, "").replace(":", "").lower()
+    return RevokedSpec(serial, reason, revoked_at, issuer or None)
 
 
 def meta_of(body: Json) -> Meta:

@@ -20,14 +20,17 @@ from serviceidentity.domain.authority import (
     Role,
     Trust,
     activation_of,
+    crl_report,
+    crls,
     renewal_of,
     retirement_of,
     state_of,
 )
+from serviceidentity.domain.authority.crls import Lists
 from serviceidentity.domain.authority.signing import ROTATE_ROOT_ANNOTATION
 from serviceidentity.domain.bundle import Publication
 from serviceidentity.domain.credentials import CREDENTIALS
-from serviceidentity.domain.credentials.base import Credential, Observed, Reason
+from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
 from serviceidentity.domain.material import Held, MalformedError
 from serviceidentity.domain.model import Meta, spiffe_id
 from serviceidentity.domain.pki import certificates
@@ -66,6 +69,7 @@ class Failure:
 CONFLICT: Final = "Conflict"
 REJECTED: Final = "Rejected"
 ISSUE_FAILED: Final = "IssueFailed"
+CRL_READY: Final = "CRLReady"
 _FAILURE_REASONS: Final = frozenset({CONFLICT, REJECTED, ISSUE_FAILED})
 
 
@@ -131,6 +135,9 @@ def _defect(seen: Observed, credential: Credential, summary: str, now: datetime)
         return Held(Reason.EXPIRED, f"what is in Secret {name} expired at {format_time(ended)}")
     if seen.identity.suspend and name in seen.drifted:
         return Held(Reason.DRIFTED, f"Secret {name} was {seen.drifted[name]}, and the identity is suspended")
+    due = credential.decide(seen, now) if seen.identity.suspend else None
+    if isinstance(due, Due) and due.reason is Reason.REVOKED:
+        return Held(Reason.REVOKED, f"{due.message}, and the identity is suspended")
     return None
 
 
@@ -141,11 +148,14 @@ def of_trust_domain(
     previous: Mapping[str, Any],
     now: datetime,
     publication: Publication | None = None,
+    lists: Lists | None = None,
+    crl_problem: Failure | None = None,
     more: Sequence[tuple[str, bool, str, str]] = (),
 ) -> Json:
     """Return the whole status of a trust domain.
 
-    `publication` says what became of its bundle, if it publishes one; `more` has conditions beside these.
+    `publication` says what became of its bundle, if it publishes one; `lists` are its revocation lists, as far as they
+    can be known; `more` has conditions beside these.
     """
     domain = seen.domain
     if problem is None:
@@ -158,19 +168,27 @@ def of_trust_domain(
     # Of those whose key alone can't be read, everything is known that is listed.
     unreadable = reason == AUTHORITY_MISSING or (reason == AUTHORITY_UNREADABLE and not seen.authorities)
     lost = unreadable or bool(seen.recorded - {item.view.name for item in seen.authorities})
-    listed = [_authority(seen, authority, now) for authority in _by_age(seen.authorities)]
+    listed = [
+        _authority(seen, authority, now) | crl_report.entry(lists, authority, previous)
+        for authority in _by_age(seen.authorities)
+    ]
+    conditions = [ready, *([publication.condition()] if publication else [])]
+    if lists is not None and crls.has_lists(lists, now):
+        stuck = crl_problem and (False, crl_problem.reason, crl_problem.message)
+        conditions.append((CRL_READY, *(stuck or crl_report.summary(lists))))
+        deadline = earliest(deadline, crls.deadline(lists, now))
     status: Json = {
         "observedGeneration": domain.meta.generation,
-        "conditions": _conditions(
-            [ready, *([publication.condition()] if publication else []), *more], previous, domain.meta.generation, now
-        ),
+        "conditions": _conditions([*conditions, *more], previous, domain.meta.generation, now),
         # What was there stays on record while it can't be found or read: it must not be replaced without a word.
         "authorities": previous.get("authorities", []) if lost else listed,
     }
     if publication is not None:
         status["bundle"] = publication.report(previous.get("bundle") or {})
-    failures = [problem] if isinstance(problem, Failure) else []
-    return _finish(status, deadline, _backoff(failures, previous, domain.meta, now, _signs_until(seen, now)))
+    failures = [failure for failure in (problem, crl_problem) if isinstance(failure, Failure)]
+    # A list that can't be written is an outage: a revocation that is asked for meanwhile must not wait for hours.
+    ends = now if crl_problem is not None else _signs_until(seen, now)
+    return _finish(status, deadline, _backoff(failures, previous, domain.meta, now, ends))
 
 
 def of_invalid(meta: Meta, path: str, message: str, previous: Mapping[str, Any], now: datetime) -> Json:
@@ -188,7 +206,7 @@ def of_invalid(meta: Meta, path: str, message: str, previous: Mapping[str, Any],
 def backing_off(previous: Mapping[str, Any], meta: Meta, now: datetime) -> dict[str, Failure]:
     """Return the failures, by condition type, that must not be tried again yet.
 
-    A changed spec is tried at once, and so is a rotation that was asked for since.
+    A changed spec is tried at once, and so is a rotation or revocation that was asked for since.
     """
     if previous.get("observedGeneration") != meta.generation:
         return {}
@@ -255,8 +273,8 @@ def _backoff(
 
 
 def _request(meta: Meta) -> str | None:
-    """Return the values of the annotations that ask for a rotation, of whatever kind."""
-    wanted = (ownership.ROTATE_ANNOTATION, ROTATE_ROOT_ANNOTATION)
+    """Return the values of the annotations that ask for a rotation or revocation, of whatever kind."""
+    wanted = (ownership.ROTATE_ANNOTATION, ROTATE_ROOT_ANNOTATION, ownership.REVOKE_ANNOTATION)
     return " ".join(meta.annotations[name] for name in wanted if name in meta.annotations) or None
 
 

@@ -60,13 +60,12 @@ def test_a_taint_that_is_said_again_does_not_bring_a_revoked_root_back():
     assert server.tainted() == {ROOT: "Immediately"}
 
 
-def test_an_intermediate_is_in_no_bundle_so_it_cant_be_taken_out_at_once():
+def test_an_intermediate_is_refused_at_once_by_the_list_of_its_root():
     server = Server()
-    with pytest.raises(commands.UsageError, match="taint its root"):
-        taint(server, "default-intermediate-1", at_once=True)
-    assert server.tainted() == {}
     taint(server, "default-intermediate-1")
     assert server.tainted() == {INTERMEDIATE: "WhenUnused"}
+    taint(server, "default-intermediate-1", at_once=True)
+    assert server.tainted() == {INTERMEDIATE: "Immediately"}
 
 
 def test_a_taint_does_not_fail_because_the_operator_wrote_a_status_meanwhile():
@@ -98,3 +97,12 @@ def test_a_root_is_not_asked_for_twice_by_a_second_try():
     server = Server()
     asyncio.run(commands.ask(server, "default", "prepare"))
     assert "serviceidentity.dev/rotate-root" in server.body["metadata"]["annotations"]
+
+
+def test_a_revocation_without_a_reason_does_not_repeat_the_reason_of_the_one_before():
+    server = Server()
+    for reason in ("keyCompromise", None):
+        asyncio.run(commands.revoke(server, "shop", "order-service", reason))
+        annotations = server.body["metadata"]["annotations"]
+        assert annotations["serviceidentity.dev/revoke-reason"] == reason
+    assert annotations["serviceidentity.dev/revoke"]

@@ -129,7 +129,7 @@ def merged(one: Any, other: Any) -> Any:
 REFERENCE = {"keystorePasswordSecretRef": {"name": "p"}, "privateKey": {}}
 ROLLOUT = {"targets": [{"kind": "Deployment", "name": "a"}]}
 FULL = {"certificate": REFERENCE, "hmac": {}, "callers": [{"name": "a"}], "rollout": ROLLOUT}
-FULL_DOMAIN: dict[str, Any] = {"bundle": {}}
+FULL_DOMAIN: dict[str, Any] = {"bundle": {}, "crl": {}}
 
 
 @pytest.mark.parametrize(("path", "default"), blocks(IDENTITY), ids=dotted)

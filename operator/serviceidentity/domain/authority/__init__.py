@@ -1,5 +1,6 @@
 """The authorities of a trust domain: what they are, how their life goes, who signs."""
 
+from serviceidentity.domain.authority import crl_records, crl_report, crls
 from serviceidentity.domain.authority.lifecycle import (
     Hierarchy,
     activation_of,
@@ -52,6 +53,9 @@ __all__ = [
     "authority_name",
     "binding_for",
     "binding_of",
+    "crl_records",
+    "crl_report",
+    "crls",
     "deadline",
     "is_sealed",
     "issue",

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     ISSUER_TAINTED = "IssuerTainted"
     REQUEST_CHANGED = "RequestChanged"
     ROTATION_REQUESTED = "RotationRequested"
+    REVOKED = "Revoked"
     EXPIRED = "Expired"
     RENEWING = "Renewing"
     ROTATING = "Rotating"
@@ -65,7 +66,8 @@ class Observed:
     `contents` is what each Secret should still hold: as remembered from the last good look, else as found. Those in
     `known_good` were written or examined by this process. `found` is what is there, and `drifted` says how that
     differs from `contents`.
-    `published` says since when each consenting verifier's keyring has which key.
+    `published` says since when each consenting verifier's keyring has which key. `revoked` has the certificates of the
+    trust domain that are revoked: fingerprint of the issuer ("" when that is not known) and serial number.
     """
 
     identity: Identity
@@ -76,6 +78,7 @@ class Observed:
     drifted: Mapping[str, str] = field(default_factory=dict)
     callers: tuple[Caller, ...] = ()
     published: Mapping[Key, Mapping[str, datetime]] = field(default_factory=dict)
+    revoked: frozenset[tuple[str, str]] = frozenset()
 
 
 Check = Callable[[Observed, SecretView, datetime], Due | None]

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import Trust
+from serviceidentity.domain.credentials import revocation
 from serviceidentity.domain.credentials.base import Check, Due, Observed, Reason, first_due
 from serviceidentity.domain.credentials.keystores import (
     data_keys,
@@ -154,6 +155,15 @@ def issuer_tainted(seen: Observed, view: SecretView, _now: datetime) -> Due | No
     return None
 
 
+def revoked(seen: Observed, view: SecretView, _now: datetime) -> Due | None:
+    """Revocation was asked for; or the certificate is on a revocation list, whoever put it there."""
+    if ownership.revocation_requested(seen.identity.meta, view):
+        return Due(Reason.REVOKED, "revocation asked for by annotation")
+    if is_listed(seen, view):
+        return Due(Reason.REVOKED, f"certificate {leaf_facts(view).serial_number} is revoked")
+    return None
+
+
 def request_changed(seen: Observed, view: SecretView, _now: datetime) -> Due | None:
     """The spec asks for another certificate than the one recorded."""
     recorded = _recorded_request(view)
@@ -209,6 +219,7 @@ def bundle_changed(seen: Observed, view: SecretView, _now: datetime) -> Due | No
 
 # What was written or examined by this process is not examined again: it can only become due.
 DUE: Final[tuple[Check, ...]] = (
+    revoked,
     incorrect_issuer,
     issuer_tainted,
     request_changed,
@@ -222,6 +233,7 @@ EXAMINED: Final[tuple[Check, ...]] = (
     missing_data,
     invalid_key_pair,
     not_the_request,
+    revoked,
     incorrect_issuer,
     issuer_tainted,
     request_changed,
@@ -237,7 +249,7 @@ EXAMINED: Final[tuple[Check, ...]] = (
 class Certificate:
     """The credential `spec.certificate`."""
 
-    name = "certificate"
+    name = revocation.CREDENTIAL
     condition = "CertificateReady"
     status_field = "certificate"
 
@@ -308,7 +320,9 @@ class Certificate:
         if not isinstance(trust, Trust) or isinstance(trust.signer, Held):
             raise PkiError("nobody signs for the trust domain now")
         signer = trust.signer
-        key = _reusable_key(spec, view) or keys.generate(spec.private_key.profile)
+        # Whatever the certificate is issued for: what is asked to be revoked now is neither kept nor forgotten.
+        over = view is not None and _must_go(seen, view, now)
+        key = (None if over else _reusable_key(spec, view)) or keys.generate(spec.private_key.profile)
         request = request_of(seen.identity, spec, trust.domain.trust_domain)
         names = SubjectAltNames(
             spiffe_id=request["spiffeID"],
@@ -323,7 +337,10 @@ class Certificate:
             REQUEST_ANNOTATION: json.dumps(request, separators=(",", ":"), sort_keys=True),
             ISSUED_ANNOTATION: format_time(now),
             REVISION_ANNOTATION: str(_revision(view) + 1),
-        } | ownership.rotation_record(seen.identity.meta)
+        }
+        annotations |= ownership.rotation_record(seen.identity.meta) | ownership.revocation_record(seen.identity.meta)
+        views = revocation.secrets_of(seen.contents.values(), spec.secret_name)
+        annotations |= revocation.remembered(seen.identity.meta, views, now)
         return certificates.encode_chain(leaf, *signer.chain), key, annotations
 
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
@@ -360,7 +377,28 @@ class Certificate:
         return f"certificate {leaf.serial_number} is valid until {format_time(leaf.not_after)}"
 
 
-_ISSUE_RECORD: Final = (REQUEST_ANNOTATION, ISSUED_ANNOTATION, REVISION_ANNOTATION, ownership.ROTATED_ANNOTATION)
+_ISSUE_RECORD: Final = (
+    REQUEST_ANNOTATION,
+    ISSUED_ANNOTATION,
+    REVISION_ANNOTATION,
+    ownership.ROTATED_ANNOTATION,
+    ownership.REVOKED_ANNOTATION,
+    revocation.EARLIER_ANNOTATION,
+)
+
+
+def is_listed(seen: Observed, view: SecretView) -> bool:
+    """Say whether the Secret's certificate is revoked. Raises MalformedError or PkiError."""
+    leaf, issuer, _ = _chain_facts(view.value("tls.crt"))
+    return not seen.revoked.isdisjoint({(issuer.fingerprint, leaf.serial_number), ("", leaf.serial_number)})
+
+
+def _must_go(seen: Observed, view: SecretView, now: datetime) -> bool:
+    """Say whether the Secret's certificate is revoked, or nothing can be told of it but that this was asked for."""
+    try:
+        return revoked(seen, view, now) is not None
+    except (MalformedError, PkiError):
+        return ownership.revocation_requested(seen.identity.meta, view)
 
 
 def renewal(seen: Observed, view: SecretView) -> datetime:

@@ -39,7 +39,9 @@ __all__ = [
     "key_matches",
     "load_chain",
     "load_issuer",
+    "may_sign_lists",
     "random_serial_number",
+    "signature_hash",
     "signed_by",
 ]
 
@@ -155,7 +157,7 @@ def issue_root(subject: Subject, key: PrivateKey, validity: Validity) -> x509.Ce
     name = _authority_name(subject)
     builder = _builder(name, name, key.public_key(), validity)
     builder = _authority_extensions(builder, path_length=1)
-    return builder.sign(key, _hash(key))
+    return builder.sign(key, signature_hash(key))
 
 
 def issue_intermediate(subject: Subject, public_key: PublicKey, issuer: Issuer, validity: Validity) -> x509.Certificate:
@@ -167,7 +169,7 @@ def issue_intermediate(subject: Subject, public_key: PublicKey, issuer: Issuer, 
         raise PkiError("the issuer may sign leaves only")  # RFC 5280 4.2.1.9
     builder = _builder(_authority_name(subject), issuer.name, public_key, _inside(validity, issuer))
     builder = _authority_extensions(builder, path_length=0).add_extension(issuer.key_identifier, critical=False)
-    return builder.sign(issuer.private_key, _hash(issuer.private_key))
+    return builder.sign(issuer.private_key, signature_hash(issuer.private_key))
 
 
 def issue_leaf(
@@ -193,7 +195,7 @@ def issue_leaf(
     )
     if (extended := extended_key_usage(usages)) is not None:
         builder = builder.add_extension(extended, critical=False)
-    return builder.sign(issuer.private_key, _hash(issuer.private_key))
+    return builder.sign(issuer.private_key, signature_hash(issuer.private_key))
 
 
 def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
@@ -271,6 +273,23 @@ def key_matches(certificate: x509.Certificate, key: PrivateKey) -> bool:
         return False
 
 
+def may_sign_lists(certificate: x509.Certificate) -> bool:
+    """Say whether the authority's key may sign revocation lists (RFC 5280 4.2.1.3). Never raises."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign
+    except (x509.ExtensionNotFound, *_UNREADABLE):
+        return False
+
+
+def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
+    """Return the hash that goes with a signature of the key; None when the algorithm brings its own."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return None  # RFC 8410: the algorithm brings its own
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP384R1):
+        return hashes.SHA384()
+    return hashes.SHA256()
+
+
 def _builder(name: x509.Name, issuer: x509.Name, public_key: PublicKey, validity: Validity) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -313,14 +332,6 @@ def _authority_name(subject: Subject) -> x509.Name:
     if not list(name):
         raise PkiError("an authority needs a subject")  # RFC 5280 4.1.2.6
     return name
-
-
-def _hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return None  # RFC 8410: the algorithm brings its own
-    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP384R1):
-        return hashes.SHA384()
-    return hashes.SHA256()
 
 
 def _hex(number: int) -> str:
