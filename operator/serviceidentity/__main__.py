@@ -11,6 +11,7 @@ from datetime import timedelta
 import kopf
 
 from serviceidentity import handlers
+from serviceidentity.adapters.cel import CelCompiler
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.adapters.kube.events import KubeEvents
 from serviceidentity.adapters.kube.lease import KubeLease
@@ -41,6 +42,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         KubeWorkloads(client),
         config_maps=config_maps,
         served=with_authorities,
+        compile_rule=CelCompiler(),
     )
 
     async def lists() -> Lists:

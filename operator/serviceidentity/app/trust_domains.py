@@ -59,6 +59,7 @@ class TrustDomainReconciler(Reconciler):
             return None, True
         domain = entry.spec
         problem: Held | Failure | None = status.backing_off(entry.status, entry.meta, now).get("Ready")
+        problem = problem or self._name_in_use(domain)
         told = self._told.setdefault(key, self._trust.of(domain.meta.name, now))
         if problem is None:
             try:
@@ -110,6 +111,23 @@ class TrustDomainReconciler(Reconciler):
         old, new = _bundle_condition(entry.status), _bundle_condition(wanted)
         if new.get("status") == "False" and new["reason"] != old.get("reason"):
             self._events.emit(key, entry.meta.uid, new["reason"], new["message"], warning=True)
+
+    def _name_in_use(self, domain: TrustDomain) -> Held | None:
+        """Say whether another TrustDomain has this SPIFFE trust domain already, with authorities or by its age.
+
+        Two of them could issue the same SPIFFE ID. One that has authorities goes on with them, whoever else came since.
+        """
+        if self._inventory.locations_of(domain.key):
+            return None
+        for key, entry in sorted(self._inventory.domains.items()):
+            other = entry.spec
+            if key == domain.key or isinstance(other, InvalidSpecError) or other.trust_domain != domain.trust_domain:
+                continue
+            if self._inventory.locations_of(key) or (entry.meta.created, key) < (domain.meta.created, domain.key):
+                return Held(
+                    "TrustDomainInUse", f"spec.trustDomain: {domain.trust_domain} belongs to TrustDomain {key.name}"
+                )
+        return None
 
     def _observe(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> Hierarchy:
         """Gather what decisions about the authorities depend on. Raises MalformedError."""

@@ -10,6 +10,7 @@ from serviceidentity.domain.authority import Trust
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
+from serviceidentity.domain.policy.checks import Denial
 
 
 class Reason(StrEnum):
@@ -65,7 +66,8 @@ class Observed:
     `contents` is what each Secret should still hold: as remembered from the last good look, else as found. Those in
     `known_good` were written or examined by this process. `found` is what is there, and `drifted` says how that
     differs from `contents`.
-    `published` says since when each consenting verifier's keyring has which key.
+    `published` says since when each consenting verifier's keyring has which key. `denied` says why nothing new may be
+    issued.
     """
 
     identity: Identity
@@ -76,6 +78,7 @@ class Observed:
     drifted: Mapping[str, str] = field(default_factory=dict)
     callers: tuple[Caller, ...] = ()
     published: Mapping[Key, Mapping[str, datetime]] = field(default_factory=dict)
+    denied: Denial | None = None
 
 
 Check = Callable[[Observed, SecretView, datetime], Due | None]
