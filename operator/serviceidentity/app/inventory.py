@@ -317,12 +317,11 @@ class Inventory:
         if isinstance(entry.spec, InvalidSpecError):
             return set()
         self._of_domain[entry.spec.trust_domain].add(key)
-        sharers = self._of_account[key.namespace, entry.spec.service_account]
-        sharers.add(key)
+        self._of_account[key.namespace, entry.spec.service_account].add(key)
         verifiers = set(entry.spec.hmac.verifiers) if entry.spec.hmac else set()
         for verifier in verifiers:
             self._named_by[verifier].add(key)
-        return verifiers | sharers
+        return verifiers
 
     def _unindex(self, key: Key, entry: Entry[Identity] | None) -> set[Key]:
         if entry is None or isinstance(entry.spec, InvalidSpecError):
@@ -335,7 +334,7 @@ class Inventory:
         verifiers = set(entry.spec.hmac.verifiers) if entry.spec.hmac else set()
         for verifier in verifiers:
             self._named_by[verifier].discard(key)
-        return verifiers | sharers
+        return verifiers | sharers  # they may have been waiting for its SPIFFE ID
 
     def _owners_of(self, view: SecretView) -> list[Key]:
         if domain := view.labels.get(ownership.TRUST_DOMAIN_LABEL):
