@@ -139,7 +139,7 @@ def comprehensions(expression: str) -> list[Comprehension]:
 
 
 def _compile(expression: str) -> "cel.Program":
-    import cel  # noqa: PLC0415  # 30 MiB and a tenth of a second
+    import cel  # noqa: PLC0415  # 20 MiB and some tenths of a second
 
     logging.getLogger("cel").setLevel(logging.CRITICAL)  # it quotes values
     try:

@@ -97,7 +97,8 @@ class IdentityReconciler(Reconciler):
         rollout = await self._rollouts.advance(seen, entry.status)
         report = rollout.report if rollout else None
         wanted = status.of_identity(seen, obstacles | dict(failures), entry.status, now, report)
-        was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
+        before = (entry.status.get("conditions") or [{}])[0]
+        was_ready = "Unknown" if before.get("reason") in _PASSING else before.get("status", "Unknown")
         await self._report(key, entry, wanted)
         if isinstance(seen.trust, Trust) and seen.trust.waiting:  # whatever happened here, it may be what it waited for
             self._wake({trust_domain_key(entry.spec.trust_domain)})

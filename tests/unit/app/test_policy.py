@@ -112,6 +112,16 @@ async def test_an_identity_that_is_seen_before_its_namespace_waits_without_an_ev
 
 
 @scenario
+async def test_a_refusal_is_told_though_the_namespace_was_seen_late(world):
+    domain(world, policy={"namespaces": {"selector": {"matchLabels": {"issue": "yes"}}}})
+    world.apply()
+    await world.settle()
+    label(world, "shop")
+    await world.settle()
+    assert "PolicyDenied" in [reason for reason, _ in world.api.events]
+
+
+@scenario
 async def test_a_rule_follows_the_labels_of_both(world):
     domain(world, policy={"rules": [TEAM]})
     label(world, "shop", team="a")
