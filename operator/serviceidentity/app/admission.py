@@ -28,12 +28,21 @@ class Admission:
             return denied
         return spiffe_id_in_use(self._claims(identity, entry.spec), identity, entry.spec)
 
+    def spiffe_id(self, identity: Identity) -> str:
+        """Return the identity's SPIFFE ID; empty when another identity has it, or its trust domain is not known."""
+        entry = self._inventory.domains.get(trust_domain_key(identity.trust_domain))
+        if entry is None or isinstance(entry.spec, InvalidSpecError):
+            return ""
+        if spiffe_id_in_use(self._claims(identity, entry.spec), identity, entry.spec) is not None:
+            return ""
+        return spiffe_id(entry.spec.trust_domain, identity.meta.namespace, identity.service_account)
+
     def _namespace(self, name: str) -> Namespace | None:
         found = self._inventory.namespaces.get(name)
         return None if found is None else Namespace(name, found.labels, found.annotations)
 
     def _claims(self, identity: Identity, domain: TrustDomain) -> list[Claim]:
-        """Return who asks for the identity's SPIFFE ID, itself included."""
+        """Return who asks for a certificate with the identity's SPIFFE ID; nobody, when there is no other identity."""
         keys = self._inventory.identities_as(identity.meta.namespace, identity.service_account)
         if len(keys) == 1:
             return []

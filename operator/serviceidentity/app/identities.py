@@ -23,7 +23,7 @@ from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
-from serviceidentity.domain.model import Identity, Key, Kind, spiffe_id, trust_domain_key
+from serviceidentity.domain.model import Identity, Key, Kind, trust_domain_key
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm
 from serviceidentity.domain.plan import Hold, Remove, Restore, Write
@@ -171,12 +171,11 @@ class IdentityReconciler(Reconciler):
             caller = self._identity(key)
             if caller is None or caller.hmac is None or not identity.admits(key):
                 continue
-            domain = self._trust.spiffe_domain(caller.trust_domain)
             callers.append(
                 Caller(
                     key,
                     caller.hmac.service_id,
-                    spiffe_id(domain, key.namespace, caller.service_account) if domain else "",
+                    self._admission.spiffe_id(caller),
                     self._ring(caller),
                 )
             )

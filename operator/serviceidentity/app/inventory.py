@@ -305,6 +305,13 @@ class Inventory:
         """Return the identities of a service account: their SPIFFE IDs differ by trust domain only."""
         return set(self._of_account.get((namespace, service_account), ()))
 
+    def _sharers(self, key: Key, spec: Identity) -> set[Key]:
+        """Return whom it concerns who has the identity's SPIFFE ID: those that want it, and who is shown it by them."""
+        others = self.identities_as(key.namespace, spec.service_account) - {key}
+        specs = [entry.spec for other in others if (entry := self.identities.get(other)) is not None]
+        hmacs = (other.hmac for other in specs if not isinstance(other, InvalidSpecError))
+        return others | {verifier for hmac in hmacs if hmac is not None for verifier in hmac.verifiers}
+
     def _namesakes(self, gone: Entry[TrustDomain]) -> set[Key]:
         """Return the TrustDomains that may have been waiting for the same SPIFFE trust domain."""
         if isinstance(gone.spec, InvalidSpecError):
@@ -317,24 +324,26 @@ class Inventory:
         if isinstance(entry.spec, InvalidSpecError):
             return set()
         self._of_domain[entry.spec.trust_domain].add(key)
+        sharers = self._sharers(key, entry.spec)
         self._of_account[key.namespace, entry.spec.service_account].add(key)
         verifiers = set(entry.spec.hmac.verifiers) if entry.spec.hmac else set()
         for verifier in verifiers:
             self._named_by[verifier].add(key)
-        return verifiers
+        return verifiers | sharers
 
     def _unindex(self, key: Key, entry: Entry[Identity] | None) -> set[Key]:
         if entry is None or isinstance(entry.spec, InvalidSpecError):
             return set()
         self._of_domain[entry.spec.trust_domain].discard(key)
-        sharers = self._of_account[key.namespace, entry.spec.service_account]
-        sharers.discard(key)
-        if not sharers:
-            del self._of_account[key.namespace, entry.spec.service_account]
+        account = (key.namespace, entry.spec.service_account)
+        self._of_account[account].discard(key)
+        if not self._of_account[account]:
+            del self._of_account[account]
+        sharers = self._sharers(key, entry.spec)
         verifiers = set(entry.spec.hmac.verifiers) if entry.spec.hmac else set()
         for verifier in verifiers:
             self._named_by[verifier].discard(key)
-        return verifiers | sharers  # they may have been waiting for its SPIFFE ID
+        return verifiers | sharers
 
     def _owners_of(self, view: SecretView) -> list[Key]:
         if domain := view.labels.get(ownership.TRUST_DOMAIN_LABEL):

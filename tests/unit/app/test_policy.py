@@ -1,5 +1,6 @@
 """A policy at work: what is denied costs nothing and is told once, what changes is followed, and nothing is lost."""
 
+import json
 from base64 import b64decode
 from datetime import timedelta
 
@@ -265,6 +266,7 @@ async def test_the_second_of_a_service_account_does_not_get_its_spiffe_id(world)
     assert world.status(second)["conditions"][0]["message"] == (
         "spec.serviceAccountName: spiffe://example.org/ns/shop/sa/orders belongs to ServiceIdentity first"
     )
+    assert "spiffeID" in world.status(first) and "spiffeID" not in world.status(second)
     again = await restarted(world)
     assert again.ready(second) == ("False", "SpiffeIdInUse")
     del world.api.objects[first]
@@ -299,6 +301,28 @@ async def test_who_has_a_spiffe_id_keeps_it_from_an_older_one_that_wants_it_now(
     world.apply({"hmac": {}, "serviceAccountName": "orders"}, name="holder", uid="uid-3", generation=2)
     await world.settle()
     assert world.ready(older) == ("True", "Ready"), "given up, it is free"
+
+
+@scenario
+async def test_a_keyring_shows_no_spiffe_id_that_is_another_identitys(world):
+    """An identity without a certificate may be of the same service account; its verifiers must not take it for that."""
+    world.apply({"callers": [{"name": "*"}]}, name="verifier", uid="uid-9")
+    world.apply(
+        {"hmac": {"verifiers": [{"name": "verifier"}]}, "serviceAccountName": "orders"}, name="sly", uid="uid-2"
+    )
+    await world.settle()
+
+    def shown():
+        keyring = json.loads(world.api.stored["shop", "verifier-hmac-keyring"].value("keyring.json"))
+        return keyring["services"]["sly"]["spiffeID"]
+
+    assert shown() == "spiffe://example.org/ns/shop/sa/orders"
+    world.apply({"certificate": {}, "serviceAccountName": "orders"}, name="orders", uid="uid-3")
+    await world.settle()
+    assert shown() == ""
+    world.engine.wake(world.engine.inventory.drop_identity("shop", "orders", "uid-3"))
+    await world.settle()
+    assert shown() == "spiffe://example.org/ns/shop/sa/orders"
 
 
 @scenario

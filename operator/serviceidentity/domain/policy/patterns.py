@@ -130,8 +130,8 @@ class EmailPattern:
     def of(cls, text: str) -> "EmailPattern":
         """Read it. Raises ValueError."""
         local, at, domain = text.partition("@")
-        if not local or not at or "@" in domain:
-            raise ValueError("must have one @")
+        if not local or not at or "@" in domain or " " in text or not _PRINTABLE.fullmatch(text):
+            raise ValueError("must have one @ and no space")
         return cls(text, Glob.of(local), LabelPattern.of(domain))
 
     def matches(self, name: str, values: Values) -> bool:
