@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.controlplane import ControlPlane, start_control_plane
+
+settings.register_profile("shared-machine", deadline=None)  # how long an example takes says nothing on a busy machine
+settings.load_profile("shared-machine")
 
 
 @pytest.fixture(scope="session")
