@@ -107,12 +107,10 @@ class CelExpression:
         begun = time.thread_time()
         try:
             result = self._program.execute(self._context(variables))
-        except Exception as error:  # noqa: BLE001  # the library raises whatever fits in Python
-            raise ExpressionError(_explained(error)) from None
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # of a library in Rust; not an Exception, and not the end
+            if not _is_the_librarys(error):
                 raise
-            raise ExpressionError("the expression can't be evaluated") from None
+            raise ExpressionError(_explained(error)) from None
         finally:
             self._too_slow = time.thread_time() - begun > SECONDS
         if not isinstance(result, bool):
@@ -144,7 +142,9 @@ def _compile(expression: str) -> "cel.Program":
     logging.getLogger("cel").setLevel(logging.CRITICAL)  # it quotes values
     try:
         return cel.compile(expression)
-    except ValueError as error:
+    except BaseException as error:
+        if not _is_the_librarys(error):
+            raise
         place = _PLACE.search(str(error))
         where = f" at line {place[1]}, column {place[2]}" if place else ""
         raise ExpressionError(f"the expression is not CEL{where}") from None
@@ -162,7 +162,12 @@ def _only_what_is_known(program: "cel.Program", bound: set[str]) -> None:
         raise ExpressionError(f"there is no function {unknown[0]}")
 
 
-def _explained(error: Exception) -> str:
+def _is_the_librarys(error: BaseException) -> bool:
+    """Say whether it came from the library: any Exception, or the panic of a library in Rust, which is not one."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _explained(error: BaseException) -> str:
     match error:
         case KeyError(args=[str() as name, *_]):
             return f"there is no {name[:64]!r} (ask with has() before)"

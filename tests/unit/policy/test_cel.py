@@ -1,6 +1,10 @@
 """CEL as rules may use it: what it can do, what it is refused, and that an error is an error of ours."""
 
+import contextlib
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serviceidentity.adapters import cel
 from serviceidentity.adapters.cel import CelCompiler, comprehensions
@@ -107,3 +111,52 @@ def test_one_rule_after_another_sees_its_own_identity():
 )
 def test_how_deep_comprehensions_are_nested(expression, depths):
     assert [one.depth for one in comprehensions(expression)] == depths
+
+
+PIECES = st.sampled_from(
+    [
+        "object",
+        "namespaceObject",
+        ".name",
+        ".names",
+        ".all(n, ",
+        ".map(n, ",
+        "n",
+        ")",
+        "(",
+        "[",
+        "]",
+        "{",
+        "}",
+        " && ",
+        "'a'",
+    ]
+    + [
+        " == ",
+        " + ",
+        "1",
+        "-",
+        "!",
+        "has(",
+        "duration('1h')",
+        "matches('",
+        "\\",
+        "'",
+        '"',
+        "?",
+        ":",
+        ",",
+        "\x00",
+        "é",
+        "0u",
+        "1e9",
+    ]
+    + ["r'", "b'", "\n", "//", "size(", "null", " in ", "timestamp(", "9223372036854775807", '"""']
+)
+
+
+@settings(max_examples=400)
+@given(st.one_of(st.text(max_size=40), st.lists(PIECES, max_size=14).map("".join)))
+def test_nothing_that_somebody_writes_ends_in_anything_but_an_answer_or_our_error(expression):
+    with contextlib.suppress(ExpressionError):
+        assert CelCompiler()(expression)(NAMES) in (True, False)

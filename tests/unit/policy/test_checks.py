@@ -249,6 +249,24 @@ def test_an_identity_without_a_certificate_is_only_asked_who_it_is():
     assert check(identity({"hmac": {}}), policy(namespaces={"names": []}), None) is not None
 
 
+@given(
+    st.text(max_size=30), st.sampled_from(["dnsNames", "ipAddresses", "uris", "emailAddresses", "usages", "commonName"])
+)
+def test_whatever_is_asked_for_gets_an_answer(value, field):
+    widest = policy(
+        dnsNames=["**.example", "{name}*"],
+        uris=["https://**"],
+        emailAddresses=["*@**"],
+        ipAddresses=["::/0", "0.0.0.0/0"],
+    )
+    value = value or "x"
+    for policies in (domain(), widest):
+        found = check(
+            asks(service_account=value, **{field: value if field == "commonName" else [value]}), policies, None
+        )
+        assert found is None or found.message
+
+
 def claim(name, issued=False, created="2026-01-01T00:00:00Z"):
     return Claim(identity_key("shop", name), issued, created)
 
