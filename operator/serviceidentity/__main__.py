@@ -12,6 +12,7 @@ from pathlib import Path
 import kopf
 
 from serviceidentity import handlers
+from serviceidentity.adapters.cel import CelCompiler
 from serviceidentity.adapters.keyfile import KeyFile
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.adapters.kube.events import KubeEvents
@@ -51,6 +52,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         config_maps=config_maps,
         served=with_authorities,
         keys=keys,
+        compile_rule=CelCompiler(),
     )
 
     async def background() -> None:

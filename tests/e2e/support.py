@@ -37,11 +37,22 @@ class Space:
     plane: ControlPlane
     name: str
 
-    def apply(self, name: str, spec: dict[str, Any], annotations: dict[str, str] | None = None) -> None:
+    def apply(
+        self,
+        name: str,
+        spec: dict[str, Any],
+        annotations: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> None:
         body = {
             "apiVersion": API,
             "kind": "ServiceIdentity",
-            "metadata": {"name": name, "namespace": self.name, "annotations": annotations or {}},
+            "metadata": {
+                "name": name,
+                "namespace": self.name,
+                "annotations": annotations or {},
+                "labels": labels or {},
+            },
             "spec": spec,
         }
         self.plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(body))
@@ -87,8 +98,9 @@ def new_space(plane: ControlPlane) -> Space:
 
 
 def trust_domain(plane: ControlPlane, name: str, **spec: Any) -> None:
+    named = "test.example" if name == "default" else f"{name}.example"  # a SPIFFE trust domain has one TrustDomain
     body = {"apiVersion": API, "kind": "TrustDomain", "metadata": {"name": name}}
-    plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(body | {"spec": {"trustDomain": "test.example"} | spec}))
+    plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(body | {"spec": {"trustDomain": named} | spec}))
 
 
 def chain(data: dict[str, bytes]) -> tuple[x509.Certificate, ...]:

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.e2e
 
 
 def test_kubectl_wait_sees_a_ready_identity_with_its_certificate(space: Space, tmp_path):
-    space.apply("order-service", {"certificate": {"dnsNames": ["order-service.shop.svc"]}})
+    name = f"order-service.{space.name}.svc"
+    space.apply("order-service", {"certificate": {"dnsNames": [name]}})
     space.ready("order-service")
     secret, data = space.secret("order-service-tls"), space.data("order-service-tls")
     assert secret is not None and secret["type"] == "kubernetes.io/tls"
@@ -22,7 +23,7 @@ def test_kubectl_wait_sees_a_ready_identity_with_its_certificate(space: Space, t
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     spiffe_id = f"spiffe://test.example/ns/{space.name}/sa/order-service"
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [spiffe_id]
-    assert names.get_values_for_type(x509.DNSName) == ["order-service.shop.svc"]
+    assert names.get_values_for_type(x509.DNSName) == [name]
     for name in ("tls.crt", "ca.crt"):
         (tmp_path / name).write_bytes(data[name])
     subprocess.run(

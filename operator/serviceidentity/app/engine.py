@@ -18,6 +18,7 @@ from serviceidentity.app.queue import WorkQueue
 from serviceidentity.app.trust_domains import TrustDomainReconciler
 from serviceidentity.app.trust_registry import TrustRegistry
 from serviceidentity.domain.model import Key, Kind, StoreKind, TrustDomain
+from serviceidentity.domain.policy.spec import Compile, no_expressions
 from serviceidentity.errors import ConflictError, PortError, RetryableError
 
 logger = logging.getLogger(__name__)
@@ -53,9 +54,10 @@ class Engine:
         config_maps: Secrets,
         served: Collection[str] | None = None,
         keys: KeyEncryptionKeys | None = None,
+        compile_rule: Compile = no_expressions,
     ) -> None:
         """`served` names the namespaces that trust bundles may be published in; None means all."""
-        self.inventory = Inventory(authority_namespace)
+        self.inventory = Inventory(authority_namespace, compile_rule)
         self.queue = WorkQueue(clock)
         self.counters = Counters()
         self._clock = clock

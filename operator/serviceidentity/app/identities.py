@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from serviceidentity.app.admission import Admission
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.inventory import Entry
 from serviceidentity.app.pace import Pace
@@ -23,10 +24,11 @@ from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
-from serviceidentity.domain.model import Identity, Key, Kind, spiffe_id, trust_domain_key
+from serviceidentity.domain.model import Identity, Key, Kind, trust_domain_key
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm
 from serviceidentity.domain.plan import Hold, Remove, Restore, Write
+from serviceidentity.domain.policy.checks import Denial, DenialReason
 from serviceidentity.domain.schedule import earliest, parse_time
 from serviceidentity.domain.status import Failure
 from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError, ServiceIdentityError
@@ -37,7 +39,8 @@ Due = Write | Restore | Remove
 _PACED = frozenset({Reason.ISSUER_TAINTED, Reason.INCORRECT_ISSUER})
 Obstacle = Held | Failure
 _PASSWORD_RETRY = timedelta(seconds=30)
-_PASSING = frozenset({"TrustDomainNotReady"})  # at the first start: over before anyone could read of it
+# At the first start, or in a new namespace: over before anyone could read of it.
+_PASSING = frozenset({"TrustDomainNotReady", DenialReason.NAMESPACE_NOT_SEEN.value})
 
 
 class PasswordMissingError(ServiceIdentityError):
@@ -52,6 +55,7 @@ class IdentityReconciler(Reconciler):
         self._crls = crls
         self._pace = Pace()
         self._rollouts = Rollouts(workloads, self._events, self._clock)
+        self._admission = Admission(self._inventory, self._trust)
 
     async def reconcile(self, key: Key) -> datetime | None:
         """Do what is due for the identity and return when to come back; None means when something changes.
@@ -68,7 +72,8 @@ class IdentityReconciler(Reconciler):
             )
             await self._report(key, entry, wanted)
             return None
-        seen = self.observe(entry.spec)
+        denied = self._admission.denial(entry.spec)
+        seen = self.observe(entry.spec, denied)
         self._pass_on_revocations(seen, now)
         plan = planning.plan(seen, now)
         blocked = status.backing_off(entry.status, entry.meta, now)
@@ -88,13 +93,15 @@ class IdentityReconciler(Reconciler):
                 failures |= await self._apply(seen, actions, now)
             except MissingError:
                 return None  # the namespace is on its way out, and the identity with it
-            seen = self.observe(entry.spec)
+            seen = self.observe(entry.spec, denied)
         elif turn is None:
-            self._remember_what_is_right(seen, obstacles.keys() | failures.keys())
+            intact = {action.credential.name for action in plan if isinstance(action, Hold) and action.intact}
+            self._remember_what_is_right(seen, (obstacles.keys() - intact) | failures.keys())
         rollout = await self._rollouts.advance(seen, entry.status)
         report = rollout.report if rollout else None
         wanted = status.of_identity(seen, obstacles | dict(failures), entry.status, now, report)
-        was_ready = entry.status["conditions"][0]["status"] if entry.status.get("conditions") else "Unknown"
+        before = (entry.status.get("conditions") or [{}])[0]
+        was_ready = "Unknown" if before.get("reason") in _PASSING else before.get("status", "Unknown")
         await self._report(key, entry, wanted)
         if isinstance(seen.trust, Trust) and seen.trust.waiting:  # whatever happened here, it may be what it waited for
             self._wake({trust_domain_key(entry.spec.trust_domain)})
@@ -128,7 +135,7 @@ class IdentityReconciler(Reconciler):
                 ready += planning.meanwhile(action.credential, seen, now)
         return ready, earliest(*turns)
 
-    def observe(self, identity: Identity) -> Observed:
+    def observe(self, identity: Identity, denied: Denial | None = None) -> Observed:
         """Gather all that decisions about the identity depend on. Pure reading of the inventory."""
         inventory = self._inventory
         contents: dict[str, SecretView] = {}
@@ -168,6 +175,7 @@ class IdentityReconciler(Reconciler):
             callers=self._callers(identity) if identity.callers else (),
             published=self._published(identity) if identity.hmac else {},
             revoked=self._crls.revoked(identity.trust_domain) if identity.certificate else frozenset(),
+            denied=denied,
         )
 
     def _callers(self, identity: Identity) -> tuple[Caller, ...]:
@@ -176,12 +184,11 @@ class IdentityReconciler(Reconciler):
             caller = self._identity(key)
             if caller is None or caller.hmac is None or not identity.admits(key):
                 continue
-            domain = self._trust.spiffe_domain(caller.trust_domain)
             callers.append(
                 Caller(
                     key,
                     caller.hmac.service_id,
-                    spiffe_id(domain, key.namespace, caller.service_account) if domain else "",
+                    self._admission.spiffe_id(caller),
                     self._ring(caller),
                 )
             )
@@ -206,11 +213,18 @@ class IdentityReconciler(Reconciler):
             if verifier is None or not verifier.admits(identity.key):
                 continue
             view = self._inventory.secrets.get((key.namespace, verifier.keyring_secret_name))
+            if view is None and self._is_denied(verifier):
+                continue  # it gets no keyring, so waiting for it would be for ever
             service_id = identity.hmac.service_id if identity.hmac else ""
             since = keyring.published_since(view, identity.key, service_id) if view else {}
             if since is not None:
                 published[key] = since
         return published
+
+    def _is_denied(self, identity: Identity) -> bool:
+        """Say whether nothing at all is issued for an identity."""
+        denied = self._admission.denial(identity)
+        return denied is not None and denied.whole
 
     def _identity(self, key: Key) -> Identity | None:
         entry = self._inventory.identities.get(key)

@@ -6,7 +6,8 @@ nobody. Memory is bounded by the identities and the Secrets that carry the opera
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from serviceidentity.app.copies import Copies
@@ -22,6 +23,7 @@ from serviceidentity.domain.model import (
     identity_key,
     trust_domain_key,
 )
+from serviceidentity.domain.policy.spec import Compile, no_expressions
 from serviceidentity.errors import InvalidSpecError
 
 Location = tuple[str, str]
@@ -45,13 +47,15 @@ class Namespace:
     labels: Mapping[str, str]
     resource_version: int
     terminating: bool = False
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 class Inventory:
     """The cache behind every decision. Used from one event loop."""
 
-    def __init__(self, authority_namespace: str) -> None:
+    def __init__(self, authority_namespace: str, compile_rule: Compile = no_expressions) -> None:
         self.authority_namespace = authority_namespace
+        self._read_domain = partial(parse.trust_domain, compile_rule=compile_rule)
         self.identities: dict[Key, Entry[Identity]] = {}
         self.domains: dict[Key, Entry[TrustDomain]] = {}
         self.namespaces: dict[str, Namespace] = {}
@@ -63,6 +67,7 @@ class Inventory:
         self._owned: defaultdict[Key, set[Location]] = defaultdict(set)
         self._named_by: defaultdict[Key, set[Key]] = defaultdict(set)
         self._of_domain: defaultdict[str, set[Key]] = defaultdict(set)
+        self._of_account: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
 
     def put_identity(self, body: Mapping[str, Any]) -> set[Key]:
         """Take in a ServiceIdentity as the API has it."""
@@ -96,7 +101,7 @@ class Inventory:
         """Take in a TrustDomain as the API has it."""
         key = trust_domain_key(body["metadata"]["name"])
         old = self.domains.get(key)
-        new = _entry(body, parse.trust_domain)
+        new = _entry(body, self._read_domain)
         if _is_older(new, old):
             return set()
         self.domains[key] = new
@@ -114,20 +119,21 @@ class Inventory:
         del self.domains[key]
         self._gone.add(old.meta.uid)
         self._forget_owner(key)
-        return {key} | self.identities_of(name)
+        return {key} | self.identities_of(name) | self._namesakes(old)
 
     def put_namespace(self, body: Mapping[str, Any]) -> set[Key]:
         """Take in a Namespace: its labels decide what may be issued in it, and which bundles it gets."""
         meta = body["metadata"]
         old = self.namespaces.get(meta["name"])
-        version = int(meta.get("resourceVersion") or 0)
-        new = Namespace(dict(meta.get("labels") or {}), version, bool(meta.get("deletionTimestamp")))
+        version, terminating = int(meta.get("resourceVersion") or 0), bool(meta.get("deletionTimestamp"))
+        new = Namespace(dict(meta.get("labels") or {}), version, terminating, dict(meta.get("annotations") or {}))
         if old is not None and new.resource_version <= old.resource_version:
             return set()
         self.namespaces[meta["name"]] = new
-        if old is not None and (old.labels, old.terminating) == (new.labels, new.terminating):
-            return set()
-        return {key for key in self.identities if key.namespace == meta["name"]} | self.domains.keys()
+        inside = {key for key in self.identities if key.namespace == meta["name"]}
+        if old is None or (old.labels, old.terminating) != (new.labels, new.terminating):
+            return inside | self.domains.keys()
+        return inside if old.annotations != new.annotations else set()  # rules may look at them
 
     def drop_namespace(self, name: str) -> set[Key]:
         """Forget a Namespace: fewer are to have the trust bundles now. What was in it goes by itself."""
@@ -295,23 +301,49 @@ class Inventory:
         before, after = _domain(old), _domain(new)
         return {trust_domain_key(before)} & self.domains.keys() if before is not None and before != after else set()
 
+    def identities_as(self, namespace: str, service_account: str) -> set[Key]:
+        """Return the identities of a service account: their SPIFFE IDs differ by trust domain only."""
+        return set(self._of_account.get((namespace, service_account), ()))
+
+    def _sharers(self, key: Key, spec: Identity) -> set[Key]:
+        """Return whom it concerns who has the identity's SPIFFE ID: those that want it, and who is shown it by them."""
+        others = self.identities_as(key.namespace, spec.service_account) - {key}
+        specs = [entry.spec for other in others if (entry := self.identities.get(other)) is not None]
+        hmacs = (other.hmac for other in specs if not isinstance(other, InvalidSpecError))
+        return others | {verifier for hmac in hmacs if hmac is not None for verifier in hmac.verifiers}
+
+    def _namesakes(self, gone: Entry[TrustDomain]) -> set[Key]:
+        """Return the TrustDomains that may have been waiting for the same SPIFFE trust domain."""
+        if isinstance(gone.spec, InvalidSpecError):
+            return set()
+        name = gone.spec.trust_domain
+        specs = ((key, entry.spec) for key, entry in self.domains.items())
+        return {key for key, spec in specs if not isinstance(spec, InvalidSpecError) and spec.trust_domain == name}
+
     def _index(self, key: Key, entry: Entry[Identity]) -> set[Key]:
         if isinstance(entry.spec, InvalidSpecError):
             return set()
         self._of_domain[entry.spec.trust_domain].add(key)
+        sharers = self._sharers(key, entry.spec)
+        self._of_account[key.namespace, entry.spec.service_account].add(key)
         verifiers = set(entry.spec.hmac.verifiers) if entry.spec.hmac else set()
         for verifier in verifiers:
             self._named_by[verifier].add(key)
-        return verifiers
+        return verifiers | sharers
 
     def _unindex(self, key: Key, entry: Entry[Identity] | None) -> set[Key]:
         if entry is None or isinstance(entry.spec, InvalidSpecError):
             return set()
         self._of_domain[entry.spec.trust_domain].discard(key)
+        account = (key.namespace, entry.spec.service_account)
+        self._of_account[account].discard(key)
+        if not self._of_account[account]:
+            del self._of_account[account]
+        sharers = self._sharers(key, entry.spec)
         verifiers = set(entry.spec.hmac.verifiers) if entry.spec.hmac else set()
         for verifier in verifiers:
             self._named_by[verifier].discard(key)
-        return verifiers
+        return verifiers | sharers
 
     def _owners_of(self, view: SecretView) -> list[Key]:
         if domain := view.labels.get(ownership.TRUST_DOMAIN_LABEL):

@@ -116,7 +116,8 @@ class TrustDomainReconciler(Reconciler):
     async def _work(self, domain: TrustDomain, entry: Entry[TrustDomain], now: datetime) -> "Done":
         """Do what is due for the authorities and their revocation lists, each unless it is backing off, and publish."""
         blocked = status.backing_off(entry.status, entry.meta, now)
-        done = Done(Hierarchy(domain, ()), problem=blocked.get("Ready"), crl_problem=blocked.get(status.CRL_READY))
+        problem = blocked.get("Ready") or self._name_in_use(domain)
+        done = Done(Hierarchy(domain, ()), problem=problem, crl_problem=blocked.get(status.CRL_READY))
         told = self._told.setdefault(domain.key, self._trust.of(domain.meta.name, now))
         await self._keys.open(domain, self._trust.views(domain))
         if done.problem is None:
@@ -165,6 +166,23 @@ class TrustDomainReconciler(Reconciler):
         if not self._keys.encrypts or not seen.authorities:
             return []
         return [sealing.report(seen.authorities, self._keys.current, self._keys.trouble)]
+
+    def _name_in_use(self, domain: TrustDomain) -> Held | None:
+        """Say whether another TrustDomain has this SPIFFE trust domain already, with authorities or by its age.
+
+        Two of them could issue the same SPIFFE ID. One that has authorities goes on with them, whoever else came since.
+        """
+        if self._inventory.locations_of(domain.key):
+            return None
+        for key, entry in sorted(self._inventory.domains.items()):
+            other = entry.spec
+            if key == domain.key or isinstance(other, InvalidSpecError) or other.trust_domain != domain.trust_domain:
+                continue
+            if self._inventory.locations_of(key) or (entry.meta.created, key) < (domain.meta.created, domain.key):
+                return Held(
+                    "TrustDomainInUse", f"spec.trustDomain: {domain.trust_domain} belongs to TrustDomain {key.name}"
+                )
+        return None
 
     def _observe(self, domain: TrustDomain, recorded: frozenset[str], now: datetime) -> Hierarchy:
         """Gather what decisions about the authorities depend on. Raises MalformedError."""

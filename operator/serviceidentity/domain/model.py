@@ -1,12 +1,14 @@
 """What users ask for: the specs of the custom resources as immutable values, with every default filled in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from serviceidentity.domain.pki.keys import KeyEncoding, KeyProfile
 from serviceidentity.domain.pki.names import Subject
+from serviceidentity.domain.policy.spec import Policy, default_policy
 from serviceidentity.domain.selectors import LabelSelector
 
 GROUP: Final = "serviceidentity.dev"
@@ -76,6 +78,8 @@ class Meta:
     generation: int
     annotations: dict[str, str] = field(default_factory=dict)
     deleting: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    created: str = ""  # RFC 3339 in UTC, so that comparing the texts compares the times
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,7 @@ class Identity:
     deletion_policy: DeletionPolicy
     suspend: bool
     rollout: RolloutSpec | None = None
+    written: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the spec, for rules
 
     @property
     def key(self) -> Key:
@@ -306,6 +311,7 @@ class TrustDomain:
     crl: CrlSpec
     revoked: tuple[RevokedSpec, ...]
     bundle: BundleSpec | None = None
+    policy: Policy = field(default_factory=default_policy)
 
     @property
     def key(self) -> Key:

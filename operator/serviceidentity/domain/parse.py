@@ -4,13 +4,22 @@ The CRD's schema has already refused what it can express. This is the second lin
 stored object, a schema installed by hand) ends as an InvalidSpecError that names the field, never as a crash.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from serviceidentity.domain import model
+from serviceidentity.domain.fields import Json, label_selector
+from serviceidentity.domain.fields import block as _object
+from serviceidentity.domain.fields import blocks as _objects
+from serviceidentity.domain.fields import choice as _choice
+from serviceidentity.domain.fields import count as _count
+from serviceidentity.domain.fields import duration as _duration
+from serviceidentity.domain.fields import flag as _flag
+from serviceidentity.domain.fields import member as _member
+from serviceidentity.domain.fields import optional as _optional
+from serviceidentity.domain.fields import text as _text
+from serviceidentity.domain.fields import texts as _texts
 from serviceidentity.domain.model import (
     AuthoritySpec,
     BundleFormat,
@@ -40,13 +49,10 @@ from serviceidentity.domain.pki.certificates import DEFAULT_USAGES
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyEncoding, KeyProfile
 from serviceidentity.domain.pki.names import Subject
-from serviceidentity.domain.schedule import parse_duration, parse_time
-from serviceidentity.domain.selectors import LabelSelector, Operator, Requirement
+from serviceidentity.domain.policy.parse import policy
+from serviceidentity.domain.policy.spec import Compile, no_expressions
+from serviceidentity.domain.schedule import parse_time
 from serviceidentity.errors import InvalidSpecError
-
-T = TypeVar("T")
-E = TypeVar("E", bound=StrEnum)
-Json = Mapping[str, Any]
 
 _SHORTEST_CRL: Final = timedelta(seconds=10)
 _FIRST_UTC_TIME: Final = datetime(1950, 1, 1, tzinfo=UTC)  # RFC 5280 4.1.2.5.1
@@ -69,13 +75,14 @@ def identity(body: Json) -> Identity:
         ),
         deletion_policy=_choice(spec, "deletionPolicy", "spec", DeletionPolicy, DeletionPolicy.DELETE),
         suspend=_flag(spec, "suspend", "spec"),
+        written=spec,
     )
     _distinct_secrets(found)
     return replace(found, rollout=_optional(spec, "rollout", lambda block: _rollout(block, found)))
 
 
-def trust_domain(body: Json) -> TrustDomain:
-    """Read a TrustDomain as the API has it. Raises InvalidSpecError."""
+def trust_domain(body: Json, compile_rule: Compile = no_expressions) -> TrustDomain:
+    """Read a TrustDomain as the API has it, and compile the rules of its policy. Raises InvalidSpecError."""
     meta = meta_of(body)
     spec = _object(body, "spec", "")
     name = _text(spec, "trustDomain", "spec")
@@ -93,6 +100,7 @@ def trust_domain(body: Json) -> TrustDomain:
         bundle=_optional(spec, "bundle", lambda block: _bundle(block, meta)),
         crl=_crl(spec),
         revoked=_revoked(spec),
+        policy=policy(spec, compile_rule),
     )
     if domain.intermediate.duration > domain.root.duration:
         raise InvalidSpecError("spec.intermediate.duration", "must not be longer than spec.root.duration")
@@ -142,18 +150,6 @@ def _root_source(item: Json, path: str) -> RootSource:
     return RootSource(where, kind=kind, name=_text(ref, "name", at), key=_text(ref, "key", at, "ca.crt"))
 
 
-def label_selector(block: Json, path: str) -> LabelSelector:
-    """Read a LabelSelector as Kubernetes has it. Raises InvalidSpecError."""
-    labels = _object(block, "matchLabels", path)
-    requirements = [Requirement(key, Operator.IN, (_text(labels, key, f"{path}.matchLabels", ""),)) for key in labels]
-    for where, item in _objects(block, "matchExpressions", path):
-        operator, values = _member(Operator, item.get("operator"), f"{where}.operator"), _texts(item, "values", where)
-        if bool(values) is not (operator in (Operator.IN, Operator.NOT_IN)):
-            raise InvalidSpecError(f"{where}.values", "must be given for In and NotIn, and for nothing else")
-        requirements.append(Requirement(_text(item, "key", where), operator, values))
-    return LabelSelector(tuple(requirements))
-
-
 def _crl(spec: Json) -> CrlSpec:
     path = "spec.crl"
     block = _object(spec, "crl", "spec")
@@ -200,6 +196,8 @@ def meta_of(body: Json) -> Meta:
         generation=meta.get("generation") or 0,
         annotations=dict(meta.get("annotations") or {}),
         deleting=bool(meta.get("deletionTimestamp")),
+        labels=dict(meta.get("labels") or {}),
+        created=meta.get("creationTimestamp") or "",
     )
 
 
@@ -354,78 +352,3 @@ def _template(block: Json, path: str, field: str = "secretTemplate") -> SecretTe
         labels=dict(_object(template, "labels", f"{path}.{field}")),
         annotations=dict(_object(template, "annotations", f"{path}.{field}")),
     )
-
-
-def _optional(spec: Json, field: str, read: Callable[[Json], T]) -> T | None:
-    if spec.get(field) is None:
-        return None
-    return read(_object(spec, field, "spec"))
-
-
-def _object(parent: Json, field: str, path: str) -> Json:
-    value = parent.get(field)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise InvalidSpecError(f"{path}.{field}".lstrip("."), "must be an object")
-    return value
-
-
-def _objects(parent: Json, field: str, path: str) -> list[tuple[str, Json]]:
-    items = parent.get(field) or []
-    where = f"{path}.{field}"
-    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-        raise InvalidSpecError(where, "must be a list of objects")
-    return [(f"{where}[{index}]", item) for index, item in enumerate(items)]
-
-
-def _text(parent: Json, field: str, path: str, default: str | None = None) -> str:
-    value = parent.get(field)
-    if value is None:
-        value = default
-    if not isinstance(value, str) or (not value and default != ""):
-        raise InvalidSpecError(f"{path}.{field}", "must be a non-empty text")
-    return value
-
-
-def _texts(parent: Json, field: str, path: str) -> tuple[str, ...]:
-    values = parent.get(field) or []
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise InvalidSpecError(f"{path}.{field}", "must be a list of texts")
-    return tuple(values)
-
-
-def _flag(parent: Json, field: str, path: str) -> bool:
-    value = parent.get(field, False)
-    if not isinstance(value, bool):
-        raise InvalidSpecError(f"{path}.{field}", "must be true or false")
-    return value
-
-
-def _count(parent: Json, field: str, path: str, default: int) -> int:
-    value = parent.get(field, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidSpecError(f"{path}.{field}", "must be a whole number of at least 1")
-    return value
-
-
-def _duration(parent: Json, field: str, path: str, default: timedelta | None = None) -> timedelta:
-    value = parent.get(field)
-    if value is None and default is not None:
-        return default
-    try:
-        return parse_duration(value if isinstance(value, str) else "")
-    except ValueError as error:
-        raise InvalidSpecError(f"{path}.{field}", str(error)) from None
-
-
-def _choice(parent: Json, field: str, path: str, choices: type[E], default: E) -> E:
-    value = parent.get(field)
-    return default if value is None else _member(choices, value, f"{path}.{field}")
-
-
-def _member(choices: type[E], value: object, path: str) -> E:
-    try:
-        return choices(str(value))
-    except ValueError:
-        raise InvalidSpecError(path, "must be one of " + ", ".join(choices)) from None

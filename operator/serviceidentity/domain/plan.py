@@ -4,6 +4,7 @@
 prints the same list.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from serviceidentity.domain.material import Held, MalformedError, SecretContent,
 from serviceidentity.domain.model import DeletionPolicy, Kind
 from serviceidentity.domain.ownership import Metadata
 from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.schedule import upcoming
+from serviceidentity.domain.schedule import format_time, upcoming
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,11 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A credential has to wait."""
+    """A credential has to wait. `intact`: what is there is as it should be, and only nothing new is issued."""
 
     credential: Credential
     held: Held
+    intact: bool = False
 
 
 Action = Write | Restore | Remove | Hold
@@ -58,8 +60,8 @@ def plan(seen: Observed, now: datetime) -> tuple[Action, ...]:
     """Return what to do now for one identity; empty when everything is as it should be, or must be left alone."""
     if seen.identity.meta.deleting or seen.identity.suspend:
         return ()
-    actions = (action for credential in _requested(seen) for action in _for_credential(credential, seen, now))
-    return (*actions, *_removals(seen))
+    actions = [action for credential in _requested(seen) for action in _for_credential(credential, seen, now)]
+    return (*actions, *_removals(seen, {action.credential.name for action in actions if isinstance(action, Hold)}))
 
 
 def deadline(seen: Observed, now: datetime) -> datetime | None:
@@ -97,6 +99,7 @@ def metadata_of(seen: Observed, credential: Credential, content: SecretContent |
 
 
 _RECORDS = "serviceidentity.dev/"
+CERTIFICATE = "certificate"  # the credential that names, keys and lifetimes of a policy are about
 
 
 def _requested(seen: Observed) -> list[Credential]:
@@ -105,11 +108,13 @@ def _requested(seen: Observed) -> list[Credential]:
 
 def _for_credential(credential: Credential, seen: Observed, now: datetime) -> list[Action]:
     secret = credential.secret_name(seen.identity)
-    outcome = credential.decide(seen, now)
-    if isinstance(outcome, Due):
-        return [Write(credential, secret, outcome)]
-    held: list[Action] = [Hold(credential, outcome)] if isinstance(outcome, Held) else []
-    if repairs := meanwhile(credential, seen, now, trust=bool(held)):
+    outcome, denied = credential.decide(seen, now), _denied(credential, seen)
+    held: list[Action] = [] if denied is None else [Hold(credential, denied, intact=outcome is None)]
+    if isinstance(outcome, Due) and (denied is None or not _is_new(outcome)):
+        return [*held, Write(credential, secret, outcome)]
+    if isinstance(outcome, Held) and denied is None:
+        held = [Hold(credential, outcome)]
+    if repairs := meanwhile(credential, seen, now, trust=outcome is not None):
         return [*held, *repairs]
     view = seen.contents.get(secret)
     if held or view is None:
@@ -131,10 +136,29 @@ def meanwhile(credential: Credential, seen: Observed, now: datetime, *, trust: b
     return [Write(credential, secret, due)] if due is not None else []
 
 
-def _removals(seen: Observed) -> list[Remove]:
+def _denied(credential: Credential, seen: Observed) -> Held | None:
+    """Return why nothing new may be issued of a credential, and what becomes of what was issued before."""
+    denied = seen.denied
+    if denied is None or not (denied.whole or credential.name == CERTIFICATE):
+        return None
+    if credential.secret_name(seen.identity) not in seen.contents:
+        return Held(denied.reason, denied.message)
+    ends = credential.ends(seen)
+    until = f"until it ends at {format_time(ends)}, and not renewed" if ends else "and not rotated"
+    return Held(denied.reason, f"{denied.message}; what was issued before is kept {until}")
+
+
+def _is_new(due: Due) -> bool:
+    """Say whether something is issued, and not only written in another form."""
+    return due.fresh or due.reason is Reason.DOES_NOT_EXIST
+
+
+def _removals(seen: Observed, held: Collection[str]) -> list[Remove]:
     if seen.identity.deletion_policy is DeletionPolicy.RETAIN:
         return []
     wanted = {credential.secret_name(seen.identity) for credential in _requested(seen)}
-    leftovers = sorted(seen.contents.keys() - wanted)
+    # What a credential that has to wait is still served from, under an earlier name, stays until it has its new Secret.
+    in_use = {name for name, v in seen.contents.items() if v.labels.get(ownership.CREDENTIAL_LABEL) in held}
+    leftovers = sorted(seen.contents.keys() - wanted - in_use)
     due = Due(Reason.NOT_REQUESTED, "the spec does not ask for it any more", fresh=False)
     return [Remove(secret, due) for secret in leftovers if secret not in seen.drifted]

@@ -35,6 +35,7 @@ from serviceidentity.domain.material import Held, MalformedError
 from serviceidentity.domain.model import Meta, spiffe_id
 from serviceidentity.domain.pki import certificates
 from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.policy.checks import DenialReason
 from serviceidentity.domain.rollout import STATUS_FIELD as ROLLOUT
 from serviceidentity.domain.rollout import Report
 from serviceidentity.domain.schedule import backoff, earliest, format_time, parse_time, urgency
@@ -115,10 +116,11 @@ def of_identity(
         reports.append(rollout.condition)
         status[ROLLOUT] = rollout.entries
     status["conditions"] = _conditions([ready, *reports], previous, meta.generation, now)
-    if isinstance(seen.trust, Trust):
+    another = seen.denied is not None and seen.denied.reason is DenialReason.SPIFFE_ID_IN_USE
+    if isinstance(seen.trust, Trust) and ("certificate" in status or not another):
         domain = seen.trust.domain.trust_domain
         status["spiffeID"] = spiffe_id(domain, meta.namespace, seen.identity.service_account)
-    elif "spiffeID" in previous:
+    elif "spiffeID" in previous and not another:
         status["spiffeID"] = previous["spiffeID"]
     failures = [obstacle for obstacle in obstacles.values() if isinstance(obstacle, Failure)]
     ends = (credential.ends(seen) for credential in CREDENTIALS if credential.name in obstacles)

@@ -102,6 +102,12 @@ def test_good_manifest_is_accepted(api: Api, existing: Any, file: Path) -> None:
     api.apply(tried, "--dry-run=server")
 
 
+def test_example_of_a_policy_is_accepted(api: Api) -> None:
+    manifest = (CRDS.parent / "examples" / "policy" / "trust-domain.yaml").read_text()
+
+    assert api.show(manifest)["spec"]["policy"] == yaml.safe_load(manifest)["spec"]["policy"]
+
+
 def test_defaults_of_an_identity(api: Api) -> None:
     stored = api.show((HERE / "good" / "sid-minimal-certificate.yaml").read_text())
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from serviceidentity.adapters.cel import CelCompiler
 from serviceidentity.app.engine import Engine
 from serviceidentity.app.inventory import Location
 from serviceidentity.app.keyguard import KeyEncryptionKeys
@@ -103,15 +104,17 @@ class World:
         self.api = api or FakeApi()
         self.maps = config_maps or FakeConfigMaps()
         self.now = T0
+        clock, api = (lambda: self.now), self.api
         self.engine = Engine(
             "system",
-            self.api,
-            self.api,
-            self.api,
-            lambda: self.now,
-            self.api.workloads,
+            api,
+            api,
+            api,
+            clock,
+            api.workloads,
             config_maps=self.maps,
             keys=keys,
+            compile_rule=CelCompiler(),
         )
         inventory = self.engine.inventory
         for key, body in self.api.objects.items():

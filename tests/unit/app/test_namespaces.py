@@ -25,6 +25,14 @@ def test_labels_wake_the_identities_of_the_namespace_and_the_trust_domains():
     assert inventory.namespaces["shop"].labels == {"team": "orders"}
 
 
+def test_annotations_wake_the_identities_of_the_namespace_because_rules_see_them():
+    inventory = filled()
+    body = namespace("shop", 6)
+    body["metadata"]["annotations"] = {"example.org/owner": "orders"}
+    assert inventory.put_namespace(body) == {identity_key("shop", "order-service")}
+    assert inventory.namespaces["shop"].annotations == {"example.org/owner": "orders"}
+
+
 def test_what_is_old_or_says_nothing_new_wakes_nobody():
     inventory = filled()
     assert inventory.put_namespace(namespace("shop", 7)) == set()

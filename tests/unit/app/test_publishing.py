@@ -569,6 +569,7 @@ def test_two_trust_domains_that_want_the_same_name_do_not_fight():
         await world.settle()
         other = dict(world.api.objects[DEFAULT])
         other["metadata"] = {"name": "other", "uid": "uid-other", "generation": 1, "resourceVersion": "9"}
+        other["spec"] = other["spec"] | {"trustDomain": "other.example"}
         other.pop("status")
         key = trust_domain_key("other")
         world.api.objects[key] = other

@@ -139,7 +139,7 @@ async def test_the_same_at_the_moment_of_a_renewal(world):
     await world.settle()
     old, key = serial(world), public_key(world)
     world.now += 17 * HOUR
-    spec = {"certificate": {**NEVER["certificate"], "dnsNames": ["another.shop.svc"]}}
+    spec = {"certificate": {**NEVER["certificate"], "dnsNames": ["order-service.shop.svc"]}}
     world.apply(spec, generation=2, annotations={REVOKE: "1"})
     await world.settle()
     assert set(listed(world)) == {old}

@@ -10,6 +10,7 @@ from serviceidentity.domain.authority import Trust
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
+from serviceidentity.domain.policy.checks import Denial
 
 
 class Reason(StrEnum):
@@ -67,7 +68,8 @@ class Observed:
     `known_good` were written or examined by this process. `found` is what is there, and `drifted` says how that
     differs from `contents`.
     `published` says since when each consenting verifier's keyring has which key. `revoked` has the certificates of the
-    trust domain that are revoked: fingerprint of the issuer ("" when that is not known) and serial number.
+    trust domain that are revoked: fingerprint of the issuer ("" when that is not known) and serial number. `denied`
+    says why nothing new may be issued.
     """
 
     identity: Identity
@@ -79,6 +81,7 @@ class Observed:
     callers: tuple[Caller, ...] = ()
     published: Mapping[Key, Mapping[str, datetime]] = field(default_factory=dict)
     revoked: frozenset[tuple[str, str]] = frozenset()
+    denied: Denial | None = None
 
 
 Check = Callable[[Observed, SecretView, datetime], Due | None]

@@ -1,0 +1,59 @@
+"""What the policy of its trust domain says to an identity, with what the inventory knows of both."""
+
+from serviceidentity.app.inventory import Inventory
+from serviceidentity.app.trust_registry import TrustRegistry
+from serviceidentity.domain.model import Identity, Key, TrustDomain, spiffe_id, trust_domain_key
+from serviceidentity.domain.policy.checks import Claim, Denial, check, spiffe_id_in_use
+from serviceidentity.domain.policy.spec import Namespace
+from serviceidentity.errors import InvalidSpecError
+
+
+class Admission:
+    """Asks the policy. Reads only."""
+
+    def __init__(self, inventory: Inventory, trust: TrustRegistry) -> None:
+        self._inventory = inventory
+        self._trust = trust
+
+    def denial(self, identity: Identity) -> Denial | None:
+        """Return why nothing new may be issued for the identity; None when it may, or when nobody can say.
+
+        Without a valid TrustDomain no certificate is issued anyway.
+        """
+        entry = self._inventory.domains.get(trust_domain_key(identity.trust_domain))
+        if entry is None or isinstance(entry.spec, InvalidSpecError):
+            return None
+        denied = check(identity, entry.spec, self._namespace(identity.meta.namespace))
+        if denied is not None or identity.certificate is None:
+            return denied
+        return spiffe_id_in_use(self._claims(identity, entry.spec), identity, entry.spec)
+
+    def spiffe_id(self, identity: Identity) -> str:
+        """Return the identity's SPIFFE ID; empty when another identity has it, or its trust domain is not known."""
+        entry = self._inventory.domains.get(trust_domain_key(identity.trust_domain))
+        if entry is None or isinstance(entry.spec, InvalidSpecError):
+            return ""
+        if spiffe_id_in_use(self._claims(identity, entry.spec), identity, entry.spec) is not None:
+            return ""
+        return spiffe_id(entry.spec.trust_domain, identity.meta.namespace, identity.service_account)
+
+    def _namespace(self, name: str) -> Namespace | None:
+        found = self._inventory.namespaces.get(name)
+        return None if found is None else Namespace(name, found.labels, found.annotations)
+
+    def _claims(self, identity: Identity, domain: TrustDomain) -> list[Claim]:
+        """Return who asks for a certificate with the identity's SPIFFE ID; nobody, when there is no other identity."""
+        keys = self._inventory.identities_as(identity.meta.namespace, identity.service_account)
+        if len(keys) == 1:
+            return []
+        wanted = spiffe_id(domain.trust_domain, identity.meta.namespace, identity.service_account)
+        return [claim for key in keys if (claim := self._claim(key, domain.trust_domain, wanted)) is not None]
+
+    def _claim(self, key: Key, trust_domain: str, wanted: str) -> Claim | None:
+        entry = self._inventory.identities[key]
+        if entry.meta.deleting or isinstance(entry.spec, InvalidSpecError) or entry.spec.certificate is None:
+            return None
+        if self._trust.spiffe_domain(entry.spec.trust_domain) != trust_domain:
+            return None
+        issued = bool(entry.status.get("certificate")) and entry.status.get("spiffeID") == wanted
+        return Claim(key, issued, entry.meta.created)

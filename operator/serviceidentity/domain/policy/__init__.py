@@ -1,0 +1,1 @@
+"""Issuance policy: what a TrustDomain lets an identity have."""
