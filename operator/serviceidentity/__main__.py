@@ -20,6 +20,7 @@ from serviceidentity.adapters.kube.lease import KubeLease
 from serviceidentity.adapters.kube.objects import KubeConfigMaps, KubeObjects, KubeSecrets
 from serviceidentity.adapters.kube.workloads import KubeWorkloads
 from serviceidentity.adapters.vault.connection import VaultConnection
+from serviceidentity.adapters.vault.pki import VaultPki
 from serviceidentity.adapters.vault.session import VaultSession
 from serviceidentity.adapters.vault.settings import from_environment
 from serviceidentity.adapters.vault.transit import TransitKey
@@ -53,6 +54,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         served=with_authorities,
         keys=keys,
         compile_rule=CelCompiler(),
+        pki=VaultPki(vault) if vault else None,
     )
 
     async def background() -> None:
@@ -88,8 +90,9 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
 
 
 def vault_session(config: Config) -> VaultSession | None:
-    """Return who we are at Vault or OpenBao, if anything needs it. Raises SettingsError."""
-    if not any(way.startswith("transit:") for way in config.ca_key_encryption):
+    """Return who we are at Vault or OpenBao, if VAULT_ADDR names one or a key needs it. Raises SettingsError."""
+    needed = any(way.startswith("transit:") for way in config.ca_key_encryption)
+    if not needed and not os.environ.get("VAULT_ADDR"):
         return None
     settings = from_environment(os.environ)
     return VaultSession(settings, VaultConnection(settings))

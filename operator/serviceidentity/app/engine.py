@@ -12,7 +12,7 @@ from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.keyguard import KeyEncryptionKeys, KeyGuard
-from serviceidentity.app.ports import Clock, Events, Secrets, Statuses, Workloads
+from serviceidentity.app.ports import Clock, Events, Pki, Secrets, Statuses, Workloads
 from serviceidentity.app.publisher import Publisher
 from serviceidentity.app.queue import WorkQueue
 from serviceidentity.app.trust_domains import TrustDomainReconciler
@@ -55,6 +55,7 @@ class Engine:
         served: Collection[str] | None = None,
         keys: KeyEncryptionKeys | None = None,
         compile_rule: Compile = no_expressions,
+        pki: Pki | None = None,
     ) -> None:
         """`served` names the namespaces that trust bundles may be published in; None means all."""
         self.inventory = Inventory(authority_namespace, compile_rule)
@@ -67,7 +68,7 @@ class Engine:
         self._identities = IdentityReconciler(*parts, crls=self.crls, workloads=workloads)
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
         publisher = Publisher(self.inventory, stores, served)
-        self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls)
+        self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls, pki=pki)
         self._tasks: list[asyncio.Task[None]] = []
         self._retries: dict[Key, asyncio.TimerHandle] = {}
 

@@ -4,9 +4,11 @@ Every method raises only subclasses of PortError (RetryableError, RejectedError,
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from serviceidentity.domain.authority.upstream import SigningRequest
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import Key, Target
 from serviceidentity.domain.ownership import Metadata
@@ -33,6 +35,26 @@ class Secrets(Protocol):
 
     async def read(self, namespace: str, name: str) -> SecretView | None:
         """Read one Secret, whoever owns it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PkiIssuer:
+    """An issuer of a PKI engine: its ID, and its certificate with those above it, each in PEM."""
+
+    issuer_id: str
+    chain: tuple[str, ...]
+
+
+class Pki(Protocol):
+    """The PKI engines of Vault or OpenBao."""
+
+    async def issuer(self, mount: str, name: str) -> PkiIssuer:
+        """Read an issuer by its name or ID."""
+        ...
+
+    async def sign_intermediate(self, mount: str, issuer_id: str, request: SigningRequest) -> str:
+        """Have an intermediate signed; return its certificate and those above it in PEM."""
         ...
 
 

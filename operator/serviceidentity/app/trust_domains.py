@@ -12,20 +12,25 @@ from typing import Any
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.crls import CrlFailure, CrlIssuer
 from serviceidentity.app.inventory import Entry
+from serviceidentity.app.ports import Pki
 from serviceidentity.app.publisher import Outcome, Publisher
 from serviceidentity.app.reconciler import Reconciler
+from serviceidentity.app.sources import LOOK_EVERY, UNAVAILABLE, Sources
 from serviceidentity.app.usage import usage_of
 from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import authority, ownership, status
 from serviceidentity.domain.authority import (
     Authority,
     Hierarchy,
+    ImportAuthority,
     Locked,
     MakeAuthority,
     MarkAuthority,
     RetireAuthority,
     Role,
+    Source,
     Trust,
+    Upstream,
     Usage,
     crls,
     sealing,
@@ -37,18 +42,20 @@ from serviceidentity.domain.model import Key, Kind, TrustDomain
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import earliest, format_time, parse_time
 from serviceidentity.domain.status import Failure
-from serviceidentity.errors import InvalidSpecError, MissingError, PortError, RejectedError
+from serviceidentity.errors import InvalidSpecError, MissingError, PortError, RejectedError, RetryableError
 
 logger = logging.getLogger(__name__)
 
 
 class TrustDomainReconciler(Reconciler):
-    """Makes, activates and retires the authorities of a trust domain, and publishes whom to trust, and whom no more."""
+    """Makes or copies, activates and retires the authorities of a trust domain; publishes whom to trust, whom not."""
 
-    def __init__(self, *parts: Any, publisher: Publisher, crls: CrlRegistry) -> None:
+    def __init__(self, *parts: Any, publisher: Publisher, crls: CrlRegistry, pki: Pki | None = None) -> None:
         super().__init__(*parts)
         self._publisher = publisher
         self._crls = CrlIssuer(self._inventory, crls, self._writer)
+        self._sources = Sources(self._secrets, self._inventory.authority_namespace, pki)
+        self._source: dict[Key, Source | Held] = {}  # as read in the last pass
         self._told: dict[Key, Trust | Held] = {}  # what identities have been woken for
 
     async def reconcile(self, key: Key) -> tuple[datetime | None, bool]:
@@ -69,11 +76,7 @@ class TrustDomainReconciler(Reconciler):
             return None, True
         domain = entry.spec
         done = await self._work(domain, entry, now)
-        trust = self._trust.of(domain.meta.name, now)
-        problem = done.problem
-        if problem is None:
-            signer = trust.signer if isinstance(trust, Trust) else trust
-            problem = signer if isinstance(signer, Held) else None
+        problem = done.problem or _nobody_signs(self._trust.of(domain.meta.name, now), done.seen)
         due, publication = authority.deadline(done.seen, now), done.outcome.publication
         more = self._keys_condition(done.seen)
         wanted = status.of_trust_domain(
@@ -91,8 +94,9 @@ class TrustDomainReconciler(Reconciler):
                 key, entry.meta.uid, ready["reason"], ready["message"], warning=ready["status"] == "False"
             )
         text = wanted.get("nextActionTime")
-        # Looking after keys again is not in the status: it happens all the time, and changes nothing as a rule.
-        looks = (done.outcome.next_look, authority.last_use(done.seen, now), self._keys.next_look(key.name))
+        # Looking at keys and sources again is not in the status: it happens all the time and changes nothing as a rule.
+        looks = [done.outcome.next_look, authority.last_use(done.seen, now), self._keys.next_look(key.name)]
+        looks.append(now + LOOK_EVERY if domain.root_is_elsewhere else None)
         next_look = earliest(parse_time(text) if text else None, *looks)
         return next_look, ready["status"] != was_ready
 
@@ -107,8 +111,8 @@ class TrustDomainReconciler(Reconciler):
         return outcome
 
     def _complain(self, key: Key, entry: Entry[TrustDomain], wanted: Mapping[str, Any]) -> None:
-        """One Event when publishing the bundle, or a revocation list, gets into trouble, or into another one."""
-        for type_ in (BUNDLE_CONDITION, status.CRL_READY):
+        """One Event when a bundle, a revocation list or a source gets into trouble, or into another one."""
+        for type_ in (BUNDLE_CONDITION, status.CRL_READY, status.SOURCE_READY):
             old, new = _condition(entry.status, type_), _condition(wanted, type_)
             if new.get("status") == "False" and new["reason"] != old.get("reason"):
                 self._events.emit(key, entry.meta.uid, new["reason"], new["message"], warning=True)
@@ -120,6 +124,8 @@ class TrustDomainReconciler(Reconciler):
         done = Done(Hierarchy(domain, ()), problem=problem, crl_problem=blocked.get(status.CRL_READY))
         told = self._told.setdefault(domain.key, self._trust.of(domain.meta.name, now))
         await self._keys.open(domain, self._trust.views(domain))
+        await self._look_elsewhere(domain, now)
+        done.seen = Hierarchy(domain, (), source=self._source.get(domain.key))
         if done.problem is None:
             try:
                 await self._advance(domain, entry, done.crl_problem, now)
@@ -142,6 +148,14 @@ class TrustDomainReconciler(Reconciler):
             done.problem = Held(authority.AUTHORITY_UNREADABLE, str(error))  # whatever else there is to say
         return done
 
+    async def _look_elsewhere(self, domain: TrustDomain, now: datetime) -> None:
+        """Read the authority that is not made here, if there is one."""
+        source = await self._sources.read(domain, now)
+        if source is None:
+            self._source.pop(domain.key, None)
+        else:
+            self._source[domain.key] = source
+
     async def _bring_lists_up_to_date(
         self, domain: TrustDomain, entry: Entry[TrustDomain], done: "Done", now: datetime
     ) -> Lists:
@@ -163,7 +177,7 @@ class TrustDomainReconciler(Reconciler):
 
     def _keys_condition(self, seen: Hierarchy) -> list[tuple[str, bool, str, str]]:
         """Return how private keys are stored, where they are to be encrypted."""
-        if not self._keys.encrypts or not seen.authorities:
+        if not self._keys.encrypts or all(item.key is None for item in seen.authorities):
             return []
         return [sealing.report(seen.authorities, self._keys.current, self._keys.trouble)]
 
@@ -192,7 +206,8 @@ class TrustDomainReconciler(Reconciler):
         if isinstance(trust, Trust):
             unpublished = self._publisher.waiting_for(domain, trust)
             usage = usage_of(self._inventory, domain, trust.bundle, now, unpublished)
-        return Hierarchy(domain, authorities, usage, recorded)
+        source = authority.judged(self._source.get(domain.key), authorities, domain.tainted)
+        return Hierarchy(domain, authorities, usage, recorded, source)
 
     async def _advance(
         self, domain: TrustDomain, entry: Entry[TrustDomain], crl_problem: Failure | None, now: datetime
@@ -211,8 +226,8 @@ class TrustDomainReconciler(Reconciler):
                     return
                 case Held():
                     raise Unresolved(step)
-                case MakeAuthority():
-                    await self._make(seen, step, now)
+                case MakeAuthority() | ImportAuthority():
+                    await self._add(seen, step, now)
                 case MarkAuthority():
                     await self._mark(seen, step, now)
                 case RetireAuthority():
@@ -225,19 +240,34 @@ class TrustDomainReconciler(Reconciler):
             logger.info("%s: %s %s (%s)", domain.key, type(step).__name__, step.secret_name, step.reason)
             self._events.emit(domain.key, domain.meta.uid, step.reason, f"{step.secret_name}: {step.message}")
 
-    async def _make(self, seen: Hierarchy, step: MakeAuthority, now: datetime) -> None:
+    async def _add(self, seen: Hierarchy, step: MakeAuthority | ImportAuthority, now: datetime) -> None:
+        """Make or copy an authority, and store it with its private key, if it has one, as keys are to be stored."""
         root = next((a for a in seen.authorities if a.view.name == step.signer), None)
+        if isinstance(step, MakeAuthority):
+            content = await self._make(seen, step, root, now)
+        else:
+            content = authority.copy_of(step.source, seen.domain, step.role, now, root, activate=step.activate)
         try:
-            content = await asyncio.to_thread(authority.issue, seen.domain, step, root, now)
-        except PkiError as error:
-            raise Unresolved(Failure(status.ISSUE_FAILED, str(error))) from None
-        try:
-            content = await self._keys.seal(seen.domain, step.role, step.secret_name, content)
+            if "tls.key" in content.data:
+                content = await self._keys.seal(seen.domain, step.role, step.secret_name, content)
         except PortError as error:
             message = f"the key of {step.secret_name} can't be encrypted: {error}"
             raise Unresolved(Held(sealing.KEY_ENCRYPTION_FAILED, message)) from None
         content = ownership.with_content_id(content, secrets.token_hex(8))
         await self._store(seen.domain, step.role, step.generation, content, None)
+
+    async def _make(self, seen: Hierarchy, step: MakeAuthority, root: Authority | None, now: datetime) -> SecretContent:
+        try:
+            if isinstance(seen.source, Upstream) and step.role is Role.INTERMEDIATE and root is not None:
+                return await self._sources.sign(seen.domain, step, root, seen.source, now)
+            return await asyncio.to_thread(authority.issue, seen.domain, step, root, now)
+        except PkiError as error:
+            raise Unresolved(Failure(status.ISSUE_FAILED, str(error))) from None
+        except RetryableError as error:
+            raise Unresolved(Held(UNAVAILABLE, f"{step.secret_name} could not be signed: {error}")) from None
+        except PortError as error:
+            message = f"{step.secret_name} was not signed: {error}"
+            raise Unresolved(Failure(status.ISSUE_FAILED, message)) from None
 
     async def _mark(self, seen: Hierarchy, step: MarkAuthority, now: datetime) -> None:
         (item,) = (a for a in seen.authorities if a.view.name == step.secret_name)
@@ -348,6 +378,14 @@ class Unresolved(Exception):  # noqa: N818  # not an error: a problem to report
     def __init__(self, problem: Held | Failure) -> None:
         super().__init__(problem.message)
         self.problem = problem
+
+
+def _nobody_signs(trust: Trust | Held, seen: Hierarchy) -> Held | None:
+    """Return why nobody signs, if so: what is wrong with an authority that is kept elsewhere says more."""
+    signer = trust.signer if isinstance(trust, Trust) else trust
+    if not isinstance(signer, Held):
+        return None
+    return seen.source if isinstance(seen.source, Held) else signer
 
 
 def _active_roots(recorded: Mapping[str, Any]) -> frozenset[str]:

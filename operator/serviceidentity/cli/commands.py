@@ -28,6 +28,8 @@ REQUESTS: Final = {
 }
 _ATTEMPTS: Final = 5
 _NONE: Final[Mapping[str, str | None]] = MappingProxyType({})
+# Which authorities people may bring along, so that only they can make a new one; the root comes with its intermediate.
+_BROUGHT_BY: Final = {"prepare": ("root", "intermediate"), "rotate": ("intermediate",)}
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -92,8 +94,13 @@ async def revoke(client: KubeClient, namespace: str, name: str, reason: str | No
 async def ask(client: KubeClient, domain: str, step: str) -> str:
     """Ask for a step in the life of a trust domain's authorities."""
     annotation, answer = REQUESTS[step]
-    found = _authorities(await _get(client, Kind.TRUST_DOMAIN, "", domain))
-    prepared = [one for one in found if one["state"] == AuthorityState.PREPARED]
+    item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
+    for role in _BROUGHT_BY.get(step, ()):
+        if reference := item["spec"].get(role, {}).get("secretRef"):
+            raise UsageError(f"the {role} of {domain} comes from Secret {reference['name']}: put the new one there")
+    if step == "prepare" and "vault" in item["spec"].get("intermediate", {}):
+        raise UsageError(f"the root of {domain} is the one above Vault's issuer: make the new one there")
+    prepared = [one for one in _authorities(item) if one["state"] == AuthorityState.PREPARED]
     if step == "activate" and not prepared:
         # The request would be lost: it is about what is prepared when it is made.
         raise UsageError(f"nothing is prepared in {domain}; see `kubectl sid ca status {domain}`")

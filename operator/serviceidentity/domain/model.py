@@ -262,14 +262,27 @@ class BundleSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class VaultIssuer:
+    """An issuer of the PKI engine that Vault or OpenBao has mounted at `mount`: its name or ID."""
+
+    mount: str
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuthoritySpec:
-    """A certificate authority to make."""
+    """A certificate authority to make; or, with `secret_name`, one that people keep in a Secret of that name.
+
+    With `vault` its key is made here, and signed there.
+    """
 
     common_name: str
     organization: str | None
     duration: timedelta
     profile: KeyProfile
     renew_before: timedelta | None = None
+    secret_name: str | None = None
+    vault: VaultIssuer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +330,16 @@ class TrustDomain:
     def key(self) -> Key:
         """The trust domain's key in the queue."""
         return trust_domain_key(self.meta.name)
+
+    @property
+    def brought_secret(self) -> str | None:
+        """Name of the Secret with the authority that people bring along, if they do."""
+        return self.intermediate.secret_name or self.root.secret_name
+
+    @property
+    def root_is_elsewhere(self) -> bool:
+        """Say whether the roots are not made here."""
+        return self.brought_secret is not None or self.intermediate.vault is not None
 
 
 def spiffe_id(trust_domain: str, namespace: str, service_account: str) -> str:

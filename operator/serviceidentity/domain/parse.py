@@ -4,6 +4,7 @@ The CRD's schema has already refused what it can express. This is the second lin
 stored object, a schema installed by hand) ends as an InvalidSpecError that names the field, never as a crash.
 """
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -42,6 +43,7 @@ from serviceidentity.domain.model import (
     StoreKind,
     Target,
     TrustDomain,
+    VaultIssuer,
     WorkloadKind,
 )
 from serviceidentity.domain.pki import crl
@@ -56,6 +58,7 @@ from serviceidentity.errors import InvalidSpecError
 
 _SHORTEST_CRL: Final = timedelta(seconds=10)
 _FIRST_UTC_TIME: Final = datetime(1950, 1, 1, tzinfo=UTC)  # RFC 5280 4.1.2.5.1
+_VAULT_PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 DEFAULT_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
 
@@ -102,9 +105,14 @@ def trust_domain(body: Json, compile_rule: Compile = no_expressions) -> TrustDom
         revoked=_revoked(spec),
         policy=policy(spec, compile_rule),
     )
+    if domain.intermediate.secret_name is not None and domain.intermediate.vault is not None:
+        raise InvalidSpecError("spec.intermediate.secretRef", "must be left out, because Vault signs the intermediate")
+    elsewhere = domain.intermediate.secret_name is not None or domain.intermediate.vault is not None
+    if elsewhere and domain.root.secret_name is not None:
+        raise InvalidSpecError("spec.root.secretRef", "must be left out, because the root comes with the intermediate")
     if domain.intermediate.duration > domain.root.duration:
         raise InvalidSpecError("spec.intermediate.duration", "must not be longer than spec.root.duration")
-    if domain.max_leaf_duration > domain.intermediate.duration:
+    if domain.max_leaf_duration > domain.intermediate.duration and domain.intermediate.secret_name is None:
         raise InvalidSpecError("spec.maxLeafDuration", "must not be longer than spec.intermediate.duration")
     return domain
 
@@ -337,13 +345,24 @@ def _rollout(block: Json, found: Identity) -> RolloutSpec:
 def _authority(spec: Json, field: str, common_name: str, duration: timedelta) -> AuthoritySpec:
     path = f"spec.{field}"
     block = _object(spec, field, "spec")
+    reference = _object(block, "secretRef", path) if block.get("secretRef") is not None else None
     return AuthoritySpec(
         common_name=_text(block, "commonName", path, common_name[:64]),
         organization=_text(block, "organization", path, "") or None,
         duration=_duration(block, "duration", path, duration),
         profile=_key_profile(_object(block, "privateKey", path), f"{path}.privateKey"),
         renew_before=_duration(block, "renewBefore", path) if "renewBefore" in block else None,
+        secret_name=None if reference is None else _text(reference, "name", f"{path}.secretRef"),
+        vault=_vault_issuer(_object(block, "vault", path), f"{path}.vault") if block.get("vault") is not None else None,
     )
+
+
+def _vault_issuer(block: Json, path: str) -> VaultIssuer:
+    mount, issuer = _text(block, "mount", path, "pki"), _text(block, "issuer", path, "default")
+    for field, value in (("mount", mount), ("issuer", issuer)):
+        if not _VAULT_PATH.fullmatch(value) or (field == "issuer" and "/" in value):
+            raise InvalidSpecError(f"{path}.{field}", "must be a path of letters, digits, dots, dashes and underscores")
+    return VaultIssuer(mount, issuer)
 
 
 def _template(block: Json, path: str, field: str = "secretTemplate") -> SecretTemplate:

@@ -22,8 +22,10 @@ from serviceidentity.domain.authority import (
     activation_of,
     crl_report,
     crls,
+    renewal_is_due,
     renewal_of,
     retirement_of,
+    rotation_asked_for,
     state_of,
 )
 from serviceidentity.domain.authority.crls import Lists
@@ -67,6 +69,7 @@ class Failure:
     repeated: bool = False
 
 
+SOURCE_READY: Final = "SourceReady"  # the condition about an authority that people bring along
 CONFLICT: Final = "Conflict"
 REJECTED: Final = "Rejected"
 ISSUE_FAILED: Final = "IssueFailed"
@@ -181,7 +184,7 @@ def of_trust_domain(
         deadline = earliest(deadline, crls.deadline(lists, now))
     status: Json = {
         "observedGeneration": domain.meta.generation,
-        "conditions": _conditions([*conditions, *more], previous, domain.meta.generation, now),
+        "conditions": _conditions([*conditions, *_source(seen, now), *more], previous, domain.meta.generation, now),
         # What was there stays on record while it can't be found or read: it must not be replaced without a word.
         "authorities": previous.get("authorities", []) if lost else listed,
     }
@@ -319,25 +322,51 @@ def _waiting(seen: Hierarchy, now: datetime) -> str:
     return f"; root {root.view.name} waits until everyone has it: {', '.join(seen.usage.waiting_for)}"
 
 
+def _source(seen: Hierarchy, now: datetime) -> list[tuple[str, bool, str, str]]:
+    """Return the condition about the authority that is kept elsewhere, if one is."""
+    source = seen.source
+    if not seen.domain.root_is_elsewhere or source is None:
+        return []
+    if isinstance(source, Held):
+        used = seen.is_usable(seen.active(Role.INTERMEDIATE), now)
+        kept = "; what is there from before stays in use" if used else ""
+        return [(SOURCE_READY, False, source.reason, source.message + kept)]
+    if (ends := renewal_is_due(seen, now)) is not None:
+        return [(SOURCE_READY, False, "RenewalDue", f"{source.title} ends at {format_time(ends)}; renew it there")]
+    remarks = "".join(f"; {remark}" for remark in source.remarks)
+    asked = "".join(
+        f"; a new {role.lower()} was asked for: it has to come from there"
+        for role in Role
+        if rotation_asked_for(seen, role)
+    )
+    return [(SOURCE_READY, True, "Available", f"{source.title} is in order{remarks}{asked}")]
+
+
+def _to_come(time: datetime | None, now: datetime) -> datetime | None:
+    """What is due at once and waits for something else has no time: it would be another one at each look."""
+    return time if time is not None and time > now else None
+
+
 def _authority(seen: Hierarchy, authority: Authority, now: datetime) -> Json:
-    facts = certificates.facts(authority.certificate)
     state = state_of(seen, authority, now)
     times = {"publishedTime": authority.published_at, "activationTime": authority.activated_at}
     if state is AuthorityState.PREPARED:
-        times["activationTime"] = activation_of(seen, authority, now)
+        times["activationTime"] = _to_come(activation_of(seen, authority, now), now)
     if state is AuthorityState.ACTIVE:
         times["renewalTime"] = renewal_of(seen.domain, authority)
     if state is AuthorityState.RETIRING:
-        times["retirementTime"] = retirement_of(seen, authority, now)
+        times["retirementTime"] = _to_come(retirement_of(seen, authority, now), now)
     root = seen.root_of(authority) if authority.role is Role.INTERMEDIATE else None
-    issuer = {"issuerFingerprint": root.fingerprint} if root else {}
-    return issuer | {
+    origin = {"issuerFingerprint": root.fingerprint} if root else {}
+    if authority.imported_from is not None:
+        origin["importedFrom"] = authority.imported_from
+    return origin | {
         "role": authority.role.value,
         "generation": authority.generation,
         "state": state.value,
         "secretName": authority.view.name,
-        "serialNumber": facts.serial_number,
-        "fingerprint": facts.fingerprint,
+        "serialNumber": certificates.serial_number(authority.certificate),
+        "fingerprint": authority.fingerprint,
         **({"keyEncryptionKey": authority.kek} if authority.kek else {}),
         "notBefore": format_time(authority.not_before),
         "notAfter": format_time(authority.not_after),

@@ -11,6 +11,7 @@ from serviceidentity.adapters.cel import CelCompiler
 from serviceidentity.app.engine import Engine
 from serviceidentity.app.inventory import Location
 from serviceidentity.app.keyguard import KeyEncryptionKeys
+from serviceidentity.app.ports import Pki
 from serviceidentity.domain import ownership
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind
@@ -100,6 +101,7 @@ class World:
         api: FakeApi | None = None,
         config_maps: FakeConfigMaps | None = None,
         keys: KeyEncryptionKeys | None = None,
+        pki: Pki | None = None,
     ) -> None:
         self.api = api or FakeApi()
         self.maps = config_maps or FakeConfigMaps()
@@ -115,6 +117,7 @@ class World:
             config_maps=self.maps,
             keys=keys,
             compile_rule=CelCompiler(),
+            pki=pki,
         )
         inventory = self.engine.inventory
         for key, body in self.api.objects.items():

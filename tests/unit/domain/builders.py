@@ -57,6 +57,11 @@ def make_authority(
 ) -> authority.Authority:
     name = authority.authority_name(owner.meta.name, role, generation)
     content = authority.issue(owner, MakeAuthority(role, generation, name, "", "", activate=activate), root, now)
+    return stored_authority(content, owner, role, generation)
+
+
+def stored_authority(content: SecretContent, owner: TrustDomain, role: Role, generation: int) -> authority.Authority:
+    name = authority.authority_name(owner.meta.name, role, generation)
     labels = {authority.ROLE_LABEL: role.value, authority.GENERATION_LABEL: str(generation)}
     return authority.read_authority(view_of(content, name, "system", labels))
 

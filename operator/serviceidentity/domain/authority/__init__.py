@@ -7,8 +7,10 @@ from serviceidentity.domain.authority.lifecycle import (
     deadline,
     last_use,
     plan,
+    renewal_is_due,
     renewal_of,
     retirement_of,
+    rotation_asked_for,
     state_of,
 )
 from serviceidentity.domain.authority.records import (
@@ -29,8 +31,17 @@ from serviceidentity.domain.authority.records import (
     read_authority,
 )
 from serviceidentity.domain.authority.signing import issue
-from serviceidentity.domain.authority.steps import MakeAuthority, MarkAuthority, RetireAuthority, Step, Verdict
+from serviceidentity.domain.authority.sources import Brought, Source, brought_role, copy_of, judged, read_brought
+from serviceidentity.domain.authority.steps import (
+    ImportAuthority,
+    MakeAuthority,
+    MarkAuthority,
+    RetireAuthority,
+    Step,
+    Verdict,
+)
 from serviceidentity.domain.authority.trust import Trust, trust_of
+from serviceidentity.domain.authority.upstream import Upstream, read_upstream, request_for, signed_upstream
 
 __all__ = [
     "AUTHORITY_MISSING",
@@ -39,32 +50,45 @@ __all__ = [
     "ROLE_LABEL",
     "Authority",
     "AuthorityState",
+    "Brought",
     "Hierarchy",
+    "ImportAuthority",
     "Locked",
     "MakeAuthority",
     "MarkAuthority",
     "RetireAuthority",
     "Role",
+    "Source",
     "Step",
     "Trust",
+    "Upstream",
     "Usage",
     "Verdict",
     "activation_of",
     "authority_name",
     "binding_for",
     "binding_of",
+    "brought_role",
+    "copy_of",
     "crl_records",
     "crl_report",
     "crls",
     "deadline",
     "is_sealed",
     "issue",
+    "judged",
     "last_use",
     "newest",
     "plan",
     "read_authority",
+    "read_brought",
+    "read_upstream",
+    "renewal_is_due",
     "renewal_of",
+    "request_for",
     "retirement_of",
+    "rotation_asked_for",
+    "signed_upstream",
     "state_of",
     "trust_of",
 ]

@@ -69,7 +69,12 @@ CrlStep = IssueCrl | RemoveCrl
 
 
 def issues_lists(seen: Hierarchy, authority: Authority, now: datetime) -> bool:
-    """Say whether the authority has a list: while it lives and its root is in the trust bundle."""
+    """Say whether the authority has a list here: while it lives and its root is in the trust bundle.
+
+    One whose key is elsewhere has its list there.
+    """
+    if authority.key is None:
+        return False
     root = authority if authority.role is Role.ROOT else seen.root_of(authority)
     if root is None or not authority.not_before <= now < min(authority.not_after, root.not_after):
         return False

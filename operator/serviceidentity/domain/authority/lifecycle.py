@@ -13,6 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from serviceidentity.domain.authority.imports import (
+    brought_intermediate_changed,
+    import_step,
+    root_elsewhere_changed,
+)
 from serviceidentity.domain.authority.records import (
     ACTIVATED_ANNOTATION,
     AUTHORITY_MISSING,
@@ -34,11 +39,15 @@ from serviceidentity.domain.authority.signing import (
     ROTATIONS,
     validity_of,
 )
+from serviceidentity.domain.authority.sources import Source, brought_role
 from serviceidentity.domain.authority.steps import MakeAuthority, MarkAuthority, RetireAuthority, Verdict
+from serviceidentity.domain.authority.upstream import Upstream
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.model import TrustDomain
+from serviceidentity.domain.pki import certificates
 from serviceidentity.domain.schedule import renewal_time, upcoming
 
+BROUGHT_LEAD: Final = timedelta(days=30)  # how long before its end people are asked to renew what they brought along
 PROPAGATION_SHARE: Final = 4  # propagation takes at most this part of an authority's lifetime
 CLOCKS_DIFFER: Final = timedelta(hours=1)  # at most, between two operators
 
@@ -47,13 +56,15 @@ CLOCKS_DIFFER: Final = timedelta(hours=1)  # at most, between two operators
 class Hierarchy:
     """A trust domain and all of its authorities.
 
-    `recorded` names the Secrets of the roots that its status says are Active.
+    `recorded` names the Secrets of the roots that its status says are Active. `source` is the authority that is
+    not made here, or what is wrong with it; None when all are.
     """
 
     domain: TrustDomain
     authorities: tuple[Authority, ...]
     usage: Usage = field(default_factory=Usage)
     recorded: frozenset[str] = frozenset()
+    source: Source | Held | None = None
 
     def of(self, role: Role) -> list[Authority]:
         """Return the authorities of a role, oldest first."""
@@ -69,16 +80,40 @@ class Hierarchy:
         return (root.generation if root else 0, authority.generation)
 
     def root_of(self, intermediate: Authority) -> Authority | None:
-        """Return the root that signed an intermediate; None for a root."""
+        """Return the root that signed an intermediate; None for a root.
+
+        Of several with one key, it is the active one that ends last, but none that was there before the intermediate's.
+        """
         if intermediate.role is Role.ROOT:
             return None
-        return next((root for root in self.of(Role.ROOT) if root.signed(intermediate)), None)
+        signed = [root for root in self.of(Role.ROOT) if root.signed(intermediate)]
+        later = [root for root in signed if root.generation >= intermediate.root_generation]
+        return max(
+            later or signed,
+            key=lambda root: (root.activated_at is not None, root.not_after, root.generation),
+            default=None,
+        )
+
+    def is_elsewhere(self, role: Role) -> bool:
+        """Say whether authorities of that role are not made here but copied from where they are kept."""
+        return self.domain.root_is_elsewhere if role is Role.ROOT else brought_role(self.domain) is Role.INTERMEDIATE
+
+    def can_sign(self, root: Authority, now: datetime) -> bool:
+        """Say whether an intermediate can be made under the root: its key is here, or where requests are sent to."""
+        if self.domain.intermediate.vault is not None:
+            source = self.source
+            return isinstance(source, Upstream) and source.root == root.certificate and now < source.signs_until
+        return root.key is not None and not self.is_elsewhere(Role.INTERMEDIATE)
 
     def is_tainted(self, authority: Authority) -> bool:
         """Say whether the authority, or the one that signed it, is not to be trusted."""
         tainted = self.domain.tainted.keys()
-        if authority.fingerprint in tainted:
+        if not tainted:
+            return False
+        if authority.fingerprint in tainted or any(certificates.fingerprint(c) in tainted for c in authority.chain):
             return True
+        if any(other.fingerprint in tainted and other.has_key_of(authority) for other in self.authorities):
+            return True  # a new certificate does not make a key safe again
         root = self.root_of(authority)
         return root is not None and root.fingerprint in tainted
 
@@ -116,12 +151,19 @@ def state_of(seen: Hierarchy, authority: Authority, now: datetime) -> AuthorityS
 
 
 def renewal_of(domain: TrustDomain, authority: Authority) -> datetime:
-    """When an authority's successor is prepared: early enough that neither waiting nor a leaf is cut short."""
+    """When an authority's successor is prepared: early enough that neither waiting nor a leaf is cut short.
+
+    Of one that people brought along: when they are asked to renew it.
+    """
     spec = domain.root if authority.role is Role.ROOT else domain.intermediate
     lifetime = authority.not_after - authority.not_before
     needed = domain.max_leaf_duration + propagation_of(domain, authority)
     if authority.role is Role.ROOT:
         needed += propagation_of(domain, authority)
+    if authority.imported_from is not None:
+        usual = min(lifetime / 3, BROUGHT_LEAD)
+        lead = max(spec.renew_before or usual, needed)
+        return renewal_time(authority.not_before, authority.not_after, lead, authority.view.name)
     lead = max(spec.renew_before or lifetime / 3, needed)
     due = renewal_time(authority.not_before, authority.not_after, lead, authority.view.name)
     # With a duration that was shortened since, a successor made any earlier would end first.
@@ -166,6 +208,8 @@ def key_unreadable(seen: Hierarchy, now: datetime) -> Verdict | None:
 
 def root_missing(seen: Hierarchy, now: datetime) -> Verdict | None:
     """There is nothing to trust yet; or nothing that was ever used, nor can be."""
+    if not seen.of(Role.ROOT) and seen.is_elsewhere(Role.ROOT):
+        return import_step(seen, Role.ROOT, "the trust domain has no root yet", activate=True)
     if not seen.of(Role.ROOT):
         return _make(seen, Role.ROOT, "DoesNotExist", "the trust domain has no root yet", activate=True)
     latest = newest(seen.authorities, Role.ROOT)
@@ -177,14 +221,17 @@ def root_missing(seen: Hierarchy, now: datetime) -> Verdict | None:
 def root_needs_successor(seen: Hierarchy, now: datetime) -> Verdict | None:
     """The active root is over, not to be trusted, or due; or a new one was asked for."""
     active = seen.active(Role.ROOT)
-    if active is None or seen.prepared(Role.ROOT, now) is not None:
+    if active is None or seen.prepared(Role.ROOT, now) is not None or seen.is_elsewhere(Role.ROOT):
         return None
-    if now >= active.not_after:
-        return _make(seen, Role.ROOT, "Expired", f"root {active.view.name} has expired")
-    if seen.is_tainted(active):
-        return _make(seen, Role.ROOT, "Tainted", f"root {active.view.name} is tainted")
-    if _asked_for(seen, Role.ROOT):
-        return _make(seen, Role.ROOT, "RotationRequested", "rotation asked for by annotation")
+    reasons = (
+        (now >= active.not_after, "Expired", f"root {active.view.name} has expired"),
+        (seen.is_tainted(active), "Tainted", f"root {active.view.name} is tainted"),
+        (active.imported_from is not None, "SourceChanged", "roots are made here from now on"),
+        (_asked_for(seen, Role.ROOT), "RotationRequested", "rotation asked for by annotation"),
+    )
+    for applies, reason, message in reasons:
+        if applies:
+            return _make(seen, Role.ROOT, reason, message)
     outlives = validity_of(seen.domain.root, seen.domain, None, now).not_after > active.not_after
     if now >= renewal_of(seen.domain, active) and outlives:
         return _make(seen, Role.ROOT, "Renewing", f"the renewal time of root {active.view.name} has passed")
@@ -194,7 +241,10 @@ def root_needs_successor(seen: Hierarchy, now: datetime) -> Verdict | None:
 def prepared_root_signs_its_intermediate(seen: Hierarchy, now: datetime) -> Verdict | None:
     """A prepared root's only signature: so that both become active together."""
     root = seen.prepared(Role.ROOT, now)
-    if root is None or any(root.signed(a) for a in seen.of(Role.INTERMEDIATE)):
+    if root is None or not seen.can_sign(root, now):
+        return None
+    active = seen.active(Role.INTERMEDIATE)
+    if any(root.signed(a) and (a.activated_at is None or a == active) for a in seen.of(Role.INTERMEDIATE)):
         return None
     return _make(seen, Role.INTERMEDIATE, "RootPrepared", f"for root {root.view.name}", signer=root)
 
@@ -213,6 +263,8 @@ def prepared_root_is_propagated(seen: Hierarchy, now: datetime) -> Verdict | Non
     due = activation_of(seen, root, now) if root is not None else None
     if root is None or due is None or now < due:
         return None
+    if not any(root.signed(a) for a in seen.of(Role.INTERMEDIATE)):
+        return None  # it would have nobody to sign with
     return MarkAuthority(root.view.name, ACTIVATED_ANNOTATION, "Activated", "it has been published for its time")
 
 
@@ -242,6 +294,8 @@ def intermediate_missing(seen: Hierarchy, now: datetime) -> Verdict | None:
     root, active = seen.active(Role.ROOT), seen.active(Role.INTERMEDIATE)
     if root is None or not seen.is_usable(root, now) or _under(seen, root, now):
         return None
+    if not seen.can_sign(root, now):
+        return None  # people have to bring it along
     reason = "DoesNotExist" if active is None else "IncorrectIssuer"
     message = f"root {root.view.name} has no intermediate that may sign"
     activate = not seen.is_usable(active, now)
@@ -269,14 +323,27 @@ def intermediate_needs_successor(seen: Hierarchy, now: datetime) -> Verdict | No
     under = _under(seen, root, now) if root is not None and seen.is_usable(root, now) else []
     if root is None or not under or under[-1].activated_at is None:
         return None
+    if not seen.can_sign(root, now):
+        return None
     latest = under[-1]
+    if latest.imported_from is not None:
+        return _make(seen, Role.INTERMEDIATE, "SourceChanged", "intermediates are made here from now on", root)
     if _asked_for(seen, Role.INTERMEDIATE):
         return _make(seen, Role.INTERMEDIATE, "RotationRequested", "rotation asked for by annotation", root)
-    outlives = validity_of(seen.domain.intermediate, seen.domain, root, now).not_after > latest.not_after
-    if now >= renewal_of(seen.domain, latest) and outlives:
+    if now >= renewal_of(seen.domain, latest) and _would_outlive(seen, root, latest, now):
         message = f"the renewal time of {latest.view.name} has passed"
         return _make(seen, Role.INTERMEDIATE, "Renewing", message, root)
     return None
+
+
+def _would_outlive(seen: Hierarchy, root: Authority, latest: Authority, now: datetime) -> bool:
+    """Say whether an intermediate made now would live longer than the latest, so that making it is of any use."""
+    ends = validity_of(seen.domain.intermediate, seen.domain, root, now).not_after
+    if isinstance(seen.source, Upstream):
+        # Whoever signs elsewhere has its own clock and its own limits: it has to be worth the while.
+        lifetime: timedelta = latest.not_after - latest.not_before
+        ends = min(ends, seen.source.signs_until) - lifetime / 10
+    return ends > latest.not_after
 
 
 def tainted_is_unused(seen: Hierarchy, now: datetime) -> Verdict | None:
@@ -302,7 +369,9 @@ def finished(seen: Hierarchy, now: datetime) -> Verdict | None:
 def retirement_of(seen: Hierarchy, authority: Authority, now: datetime) -> datetime:
     """When a replaced authority goes, as far as that is known now."""
     if authority.role is Role.ROOT:
-        below = [retirement_of(seen, item, now) for item in seen.of(Role.INTERMEDIATE) if authority.signed(item)]
+        below = [
+            retirement_of(seen, item, now) for item in seen.of(Role.INTERMEDIATE) if seen.root_of(item) == authority
+        ]
         return min(authority.not_after, max(below, default=now))
     if authority.activated_at is None:
         return min(authority.not_after, seen.usage.leaves.get(authority.fingerprint, now))  # as a rule it never signed
@@ -310,11 +379,27 @@ def retirement_of(seen: Hierarchy, authority: Authority, now: datetime) -> datet
         if authority.unused_since is None or _in_use(seen, authority):
             return authority.not_after
         return min(authority.not_after, authority.unused_since + propagation_of(seen.domain, authority))
-    others = (a for a in seen.of(authority.role) if seen.order(a) > seen.order(authority))
-    superseded = min((a.activated_at for a in others if a.activated_at is not None), default=now)
+    return _superseded_end(seen, authority)
+
+
+def _superseded_end(seen: Hierarchy, authority: Authority) -> datetime:
+    """When the last certificate ends that an intermediate signed before another one took its place."""
+    later = [a for a in seen.of(authority.role) if a.activated_at and seen.order(a) > seen.order(authority)]
+    if not later:
+        return authority.not_after  # it signs
+    superseded = min(_took_over(seen, a) for a in later)
+    if any(a.fingerprint == authority.fingerprint for a in later):
+        return superseded  # another copy of the same authority, as when only the chain above it was renewed
     last_leaf = seen.usage.leaves.get(authority.fingerprint, superseded)
     # What is known to be in use, and what may be: nothing it signed before it was superseded lives longer.
     return min(authority.not_after, max(superseded + seen.domain.max_leaf_duration, last_leaf))
+
+
+def _took_over(seen: Hierarchy, authority: Authority) -> datetime:
+    """When an authority came to sign: it was activated, and so was the root above it."""
+    root = seen.root_of(authority)
+    times = [authority.activated_at, root.activated_at if root else None]
+    return max((at for at in times if at is not None), default=authority.prepared_at)
 
 
 def _replaced(seen: Hierarchy, now: datetime) -> list[Authority]:
@@ -356,6 +441,30 @@ def _make(
     return MakeAuthority(role, generation, name, reason, message, signer.view.name if signer else None, activate)
 
 
+def renewal_is_due(seen: Hierarchy, now: datetime) -> datetime | None:
+    """Return when the authority that is kept elsewhere ends, if it has to be renewed there by now."""
+    if isinstance(seen.source, Upstream):
+        path = seen.source.path
+        lead = min((path.not_after - path.not_before) / 3, BROUGHT_LEAD)
+        return path.not_after if now >= path.not_after - lead else None
+    for latest in _newest_brought(seen):
+        if isinstance(seen.source, Source) and seen.source.is_copied_to(latest):
+            return latest.not_after if now >= renewal_of(seen.domain, latest) else None
+    return None
+
+
+def _newest_brought(seen: Hierarchy) -> list[Authority]:
+    """Return the copy of what people brought along last, if they do."""
+    role = brought_role(seen.domain)
+    latest = None if role is None else newest(seen.authorities, role)
+    return [] if latest is None or latest.imported_from is None else [latest]
+
+
+def rotation_asked_for(seen: Hierarchy, role: Role) -> bool:
+    """Say whether a rotation was asked for that only people can serve."""
+    return seen.is_elsewhere(role) and _asked_for(seen, role)
+
+
 def _asked_for(seen: Hierarchy, role: Role) -> bool:
     """Say whether the rotate annotation has a value that the newest authority of the role was not made for."""
     asked, served = ROTATIONS[role]
@@ -374,6 +483,8 @@ CHECKS: Final[tuple[Callable[[Hierarchy, datetime], Verdict | None], ...]] = (
     root_lost,
     key_unreadable,
     root_missing,
+    root_elsewhere_changed,
+    brought_intermediate_changed,
     root_needs_successor,
     prepared_root_signs_its_intermediate,
     prepared_root_is_published,
@@ -399,6 +510,7 @@ def deadline(seen: Hierarchy, now: datetime) -> datetime | None:
     for waiting in filter(seen.waits, seen.authorities):
         due += [activation_of(seen, waiting, now), waiting.not_after]
     due += [retirement_of(seen, authority, now) for authority in _replaced(seen, now)]
+    due += [renewal_of(seen.domain, brought) for brought in _newest_brought(seen)]
     return upcoming(now, *due)
 
 

@@ -27,9 +27,12 @@ SPIFFE_DOMAIN_ANNOTATION: Final = "serviceidentity.dev/spiffe-trust-domain"
 PREPARED_ANNOTATION: Final = "serviceidentity.dev/prepared-at"
 PUBLISHED_ANNOTATION: Final = "serviceidentity.dev/published-at"
 ACTIVATED_ANNOTATION: Final = "serviceidentity.dev/activated-at"
+ROOT_ANNOTATION: Final = "serviceidentity.dev/root-generation"  # the root that an intermediate was made for
 UNUSED_ANNOTATION: Final = "serviceidentity.dev/unused-since"
+IMPORTED_ANNOTATION: Final = "serviceidentity.dev/imported-from"  # the name of the Secret that it was brought along in
 AUTHORITY_MISSING: Final = "AuthorityMissing"
 AUTHORITY_UNREADABLE: Final = "AuthorityUnreadable"
+_MOST_DIGITS: Final = 10
 SECRET_TYPE: Final = "kubernetes.io/tls"  # noqa: S105  # a Secret's type, not a secret
 
 
@@ -65,16 +68,19 @@ class AuthorityLockedError(PkiError):
 class Authority:
     """An authority as found in its Secret. The times are those of its life, None for what has not happened yet.
 
-    `key` is what it signs with. A locked one can't sign; its certificate is trusted and its life goes on all the same.
-    `kek` names the key that its private key is encrypted with at rest: None for one in plain, empty when that can't be
-    told.
+    `path` is its certificate and those above it as far as they are stored with it: of an intermediate that was brought
+    along, up to the root. `chain` ends before. `key` is what it signs with: None for a root whose key is elsewhere. A
+    locked one can't sign; its certificate is trusted and its life goes on all the same. `kek` names the key that its
+    private key is encrypted with at rest: None for one in plain, empty when that can't be told.
     """
 
     role: Role
     generation: int
     view: SecretView
     certificate: x509.Certificate
-    key: Issuer | Locked
+    path: tuple[x509.Certificate, ...]
+    chain: tuple[x509.Certificate, ...]
+    key: Issuer | Locked | None
     kek: str | None
     fingerprint: str
     published_at: datetime | None = None
@@ -83,9 +89,11 @@ class Authority:
 
     @property
     def issuer(self) -> Issuer:
-        """What it signs with. Raises AuthorityLockedError."""
+        """What it signs with. Raises AuthorityLockedError, and PkiError when its key is elsewhere."""
         if isinstance(self.key, Locked):
             raise AuthorityLockedError(f"the key of {self.view.name} can't be read: {self.key.message}")
+        if self.key is None:
+            raise PkiError(f"the key of {self.view.name} is elsewhere")
         return self.key
 
     @property
@@ -96,7 +104,18 @@ class Authority:
     @property
     def not_after(self) -> datetime:
         """End of validity; nothing it signs lives longer."""
-        return self.certificate.not_valid_after_utc
+        return min(certificate.not_valid_after_utc for certificate in self.path)
+
+    @property
+    def root_generation(self) -> int:
+        """Generation of the root that an intermediate was made for; 0 when it is not on record."""
+        text = self.view.annotations.get(ROOT_ANNOTATION, "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS else 0
+
+    @property
+    def imported_from(self) -> str | None:
+        """Name of the Secret that it was brought along in; None for one that was made here."""
+        return self.view.annotations.get(IMPORTED_ANNOTATION)
 
     @property
     def prepared_at(self) -> datetime:
@@ -104,8 +123,12 @@ class Authority:
         return _time(self.view, PREPARED_ANNOTATION) or self.not_before
 
     def signed(self, other: "Authority") -> bool:
-        """Say whether this one signed the other's certificate."""
-        return _signed(other.certificate, self.certificate)
+        """Say whether this one signed the other's certificate, or the last one of the chain above it."""
+        return other.role is Role.INTERMEDIATE and _signed(other.chain[-1], self.certificate)
+
+    def has_key_of(self, other: "Authority") -> bool:
+        """Say whether both have the same public key, as when a certificate was renewed for the same key."""
+        return _same_key(self.certificate, other.certificate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +157,9 @@ def read_authority(view: SecretView, opened: KeyMaterial | Locked | None = None)
     try:
         role = Role(view.labels[ROLE_LABEL])
         generation = int(view.labels[GENERATION_LABEL])
-        chain, stored = view.value("tls.crt"), view.value("tls.key")
-        certificate = certificates.load_chain(chain)[0]
-        key: Issuer | Locked
-        if not envelope.is_sealed(stored):
-            key = certificates.load_issuer(chain, stored)
-        elif isinstance(opened, KeyMaterial):
-            key = certificates.load_issuer(chain, opened.reveal())
-        else:
-            key = opened or Locked("it is encrypted")
-        fingerprint = certificates.facts(certificate).fingerprint
+        path = certificates.load_chain(view.value("tls.crt"))
+        keyless = role is Role.ROOT and "tls.key" not in view.data and IMPORTED_ANNOTATION in view.annotations
+        key = None if keyless else _key(view, opened)
     except (KeyError, ValueError, PkiError):  # PkiError is a ValueError; named for the reader
         raise MalformedError(f"Secret {view.name} does not hold a readable authority") from None
     if not view.name.endswith(authority_name("", role, generation)):
@@ -152,10 +168,12 @@ def read_authority(view: SecretView, opened: KeyMaterial | Locked | None = None)
         role,
         generation,
         view,
-        certificate,
+        path[0],
+        path,
+        certificates.without_root(path),
         key,
-        _kek(stored),
-        fingerprint,
+        None if keyless else _kek(view.value("tls.key")),
+        certificates.fingerprint(path[0]),
         _time(view, PUBLISHED_ANNOTATION),
         _time(view, ACTIVATED_ANNOTATION),
         _time(view, UNUSED_ANNOTATION),
@@ -181,14 +199,24 @@ def binding_of(view: SecretView, domain: TrustDomain) -> Binding:
 
 
 def is_sealed(view: SecretView) -> bool:
-    """Say whether the private key in a Secret is encrypted. Raises MalformedError when there is none."""
-    return envelope.is_sealed(view.value("tls.key"))
+    """Say whether the private key in a Secret, if there is one, is encrypted. Raises MalformedError."""
+    return "tls.key" in view.data and envelope.is_sealed(view.value("tls.key"))
 
 
 def binding_for(role: Role, secret_name: str, trust_domain: str, chain: bytes) -> Binding:
     """Return what the private key of the first certificate of a PEM text belongs to. Raises PkiError."""
     fingerprint = certificates.facts(certificates.load_chain(chain)[0]).fingerprint
     return Binding(trust_domain, role.value, secret_name, fingerprint)
+
+
+def _key(view: SecretView, opened: KeyMaterial | Locked | None) -> Issuer | Locked:
+    """Return what the authority in a Secret signs with. Raises MalformedError and PkiError."""
+    chain, stored = view.value("tls.crt"), view.value("tls.key")
+    if not envelope.is_sealed(stored):
+        return certificates.load_issuer(chain, stored)
+    if isinstance(opened, KeyMaterial):
+        return certificates.load_issuer(chain, opened.reveal())
+    return opened or Locked("it is encrypted")
 
 
 def _kek(stored: bytes) -> str | None:
@@ -198,6 +226,11 @@ def _kek(stored: bytes) -> str | None:
         return envelope.decode(stored).wrapped.kek
     except PkiError:
         return ""
+
+
+@lru_cache(maxsize=1024)
+def _same_key(one: x509.Certificate, other: x509.Certificate) -> bool:
+    return certificates.same_key(one, other)
 
 
 @lru_cache(maxsize=1024)

@@ -37,6 +37,8 @@ def sealing_due(authority: Authority, current: str | None, meta: Meta) -> Sealin
 
     `current` names the key-encryption key that wraps now; None means that keys are stored in plain.
     """
+    if authority.key is None:
+        return None  # it is elsewhere
     if current is None:
         return None if authority.kek is None else Sealing.DECRYPT
     if authority.kek is None:
@@ -50,7 +52,8 @@ def sealing_due(authority: Authority, current: str | None, meta: Meta) -> Sealin
 def rewrap_asked(authorities: Sequence[Authority], meta: Meta) -> bool:
     """Say whether the rewrap annotation has a value that some authority has not followed yet."""
     wanted = meta.annotations.get(REWRAP_ANNOTATION)
-    return wanted is not None and any(wanted != a.view.annotations.get(REWRAPPED_ANNOTATION) for a in authorities)
+    kept = (a for a in authorities if a.key is not None)
+    return wanted is not None and any(wanted != a.view.annotations.get(REWRAPPED_ANNOTATION) for a in kept)
 
 
 def with_key(content: SecretContent, stored: bytes, meta: Meta) -> SecretContent:
@@ -66,6 +69,7 @@ def report(authorities: Sequence[Authority], current: str | None, trouble: str |
 
     `current` is None when it is not known yet, `trouble` is what went wrong last.
     """
+    authorities = [a for a in authorities if a.key is not None]
     plain = [a.view.name for a in authorities if a.kek is None]
     more = f"; {trouble}" if trouble else ""
     if plain:

@@ -8,6 +8,7 @@ from serviceidentity.domain import ownership
 from serviceidentity.domain.authority.records import (
     ACTIVATED_ANNOTATION,
     PREPARED_ANNOTATION,
+    ROOT_ANNOTATION,
     SECRET_TYPE,
     SPIFFE_DOMAIN_ANNOTATION,
     Authority,
@@ -39,13 +40,13 @@ def issue(domain: TrustDomain, action: MakeAuthority, root: Authority | None, no
     """
     spec = domain.root if action.role is Role.ROOT else domain.intermediate
     key = keys.generate(spec.profile)
-    subject = Subject(common_name=spec.common_name, organizations=(spec.organization,) if spec.organization else ())
+    subject = subject_of(spec)
     if action.role is Role.ROOT:
         certificate = certificates.issue_root(subject, key, validity_of(spec, domain, None, now))
         anchor = certificate
     else:
-        if root is None:
-            raise PkiError("an intermediate needs a root")
+        if root is None or root.key is None:
+            raise PkiError("an intermediate needs a root whose key is here")
         validity = validity_of(spec, domain, root, now)
         certificate = certificates.issue_intermediate(subject, key.public_key(), root.issuer, validity)
         anchor = root.certificate
@@ -54,7 +55,12 @@ def issue(domain: TrustDomain, action: MakeAuthority, root: Authority | None, no
         "tls.key": keys.encode(key, keys.KeyEncoding.PKCS8),
         "ca.crt": certificates.encode_chain(anchor),
     }
-    return SecretContent.of(SECRET_TYPE, data, _record(domain, action, now))
+    return SecretContent.of(SECRET_TYPE, data, record_of(domain, action.role, now, root, activate=action.activate))
+
+
+def subject_of(spec: AuthoritySpec) -> Subject:
+    """Return the name of an authority that is made."""
+    return Subject(common_name=spec.common_name, organizations=(spec.organization,) if spec.organization else ())
 
 
 def validity_of(spec: AuthoritySpec, domain: TrustDomain, root: Authority | None, now: datetime) -> Validity:
@@ -66,10 +72,15 @@ def validity_of(spec: AuthoritySpec, domain: TrustDomain, root: Authority | None
     return Validity(not_before, not_after)
 
 
-def _record(domain: TrustDomain, action: MakeAuthority, now: datetime) -> dict[str, str]:
-    asked, served = ROTATIONS[action.role]
+def record_of(
+    domain: TrustDomain, role: Role, now: datetime, root: Authority | None, *, activate: bool
+) -> dict[str, str]:
+    """Return what is written down on the Secret of an authority that comes now; `root` is above an intermediate."""
+    asked, served = ROTATIONS[role]
     record = {SPIFFE_DOMAIN_ANNOTATION: domain.trust_domain, PREPARED_ANNOTATION: format_time(now)}
-    if action.activate:
+    if root is not None:
+        record[ROOT_ANNOTATION] = str(root.generation)
+    if activate:
         record[ACTIVATED_ANNOTATION] = format_time(now)
     for wanted, done in ((asked, served), (ACTIVATE_ANNOTATION, ACTIVATE_SEEN_ANNOTATION)):
         if wanted in domain.meta.annotations:

@@ -34,11 +34,12 @@ def trust_of(seen: Hierarchy, now: datetime) -> Trust | Held:
     """Return what to trust, and who signs. Never an expired or tainted authority. Held when nothing is known."""
     if isinstance(conflict := made_for_another(seen, now), Held):
         return Held("TrustDomainNotReady", conflict.message)
-    roots = tuple(
+    trusted = (
         root.certificate
         for root in seen.of(Role.ROOT)
         if now < root.not_after and not seen.domain.tainted.get(root.fingerprint, False)
     )
+    roots = tuple(dict.fromkeys(trusted))  # one that was brought along twice is there once
     if not roots:
         return Held("TrustDomainNotReady", f"trust domain {seen.domain.meta.name} has no root to trust now")
     prepared = seen.prepared(Role.ROOT, now)
@@ -59,7 +60,7 @@ def _signer(seen: Hierarchy, now: datetime) -> Issuer | Held:
         return active
     if isinstance(active.key, Locked):
         return Held("TrustDomainNotReady", f"the key of trust domain {name} can't be read now: {active.key.message}")
-    return active.key
+    return active.key or Held("TrustDomainNotReady", f"the key of trust domain {name} is elsewhere")
 
 
 def _who_signs(seen: Hierarchy, now: datetime) -> Authority | Held:

@@ -3,6 +3,7 @@
 import json
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final
 
 from serviceidentity.domain import ownership
@@ -67,17 +68,18 @@ def output_of(spec: CertificateSpec) -> str:
 
 @lru_cache(maxsize=2048)
 def _chain_facts(chain: bytes) -> tuple[CertificateFacts, CertificateFacts, bool]:
-    """Facts of leaf and issuer, and whether one signed the other. Public data only, so it may be remembered."""
+    """Facts of leaf and issuer, and whether each signed the one below. Public data only, so it may be remembered."""
     leaf, issuer, *_ = (*certificates.load_chain(chain), None)
     if issuer is None:
         raise MalformedError("tls.crt has no issuer after the leaf")
-    return certificates.facts(leaf), certificates.facts(issuer), certificates.signed_by(leaf, issuer)
+    signed = all(certificates.signed_by(lower, upper) for lower, upper in pairwise(certificates.load_chain(chain)))
+    return certificates.facts(leaf), certificates.facts(issuer), signed
 
 
 @lru_cache(maxsize=2048)
 def _anchored(chain: bytes, bundle: bytes) -> bool:
-    issuer = certificates.load_chain(chain)[1]
-    return any(certificates.signed_by(issuer, root) for root in certificates.load_chain(bundle))
+    top = certificates.load_chain(chain)[-1]
+    return any(certificates.signed_by(top, root) for root in certificates.load_chain(bundle))
 
 
 def leaf_facts(view: SecretView) -> CertificateFacts:
@@ -429,7 +431,7 @@ def _validity(spec: CertificateSpec, trust: Trust, signer: Issuer, now: datetime
     """Backdated for clocks that are behind, and inside the issuer's own: a leaf never outlives its chain."""
     return Validity(
         max(now - trust.domain.backdate, signer.certificate.not_valid_before_utc),
-        min(now + spec.duration, signer.certificate.not_valid_after_utc),
+        min(now + spec.duration, signer.not_after),
     )
 
 

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 from serviceidentity.domain.pki import keys
@@ -31,8 +32,11 @@ __all__ = [
     "Subject",
     "SubjectAltNames",
     "Validity",
+    "certificate_request",
     "encode_chain",
+    "extension",
     "facts",
+    "fingerprint",
     "issue_intermediate",
     "issue_leaf",
     "issue_root",
@@ -40,9 +44,13 @@ __all__ = [
     "load_chain",
     "load_issuer",
     "may_sign_lists",
+    "public_key",
     "random_serial_number",
+    "same_key",
+    "serial_number",
     "signature_hash",
     "signed_by",
+    "without_root",
 ]
 
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -85,14 +93,15 @@ class Validity:
 class Issuer:
     """An authority that can sign: its certificate and key, and the chain that goes with what it signs.
 
-    `chain` leads from the issuer up to, and without, the root; it is empty for a root. `not_after` is when the first
-    of them ends. Raises PkiError when key and certificate do not belong together, the certificate may not sign
-    others, or the chain is not the certificate's.
+    `chain` leads from the issuer up to, and without, the root; it is empty for a root. `root_ends` is when the root
+    above does, if that is known. `not_after` is when the first of them all ends. Raises PkiError when key and
+    certificate do not belong together, the certificate may not sign others, or the chain is not the certificate's.
     """
 
     certificate: x509.Certificate
     private_key: PrivateKey = field(repr=False)
     chain: tuple[x509.Certificate, ...] = ()
+    root_ends: datetime | None = None
     name: x509.Name = field(init=False)
     key_identifier: x509.AuthorityKeyIdentifier = field(init=False)
     path_length: int | None = field(init=False)
@@ -117,7 +126,8 @@ class Issuer:
             raise PkiError("the issuer's chain is broken or out of order")
         # RFC 5280 4.2.1.1: the AKI of what it signs must equal the issuer's SKI.
         identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
-        end = min(certificate.not_valid_after_utc for certificate in (self.certificate, *self.chain))
+        ends = [certificate.not_valid_after_utc for certificate in (self.certificate, *self.chain)]
+        end = min([*ends, self.root_ends] if self.root_ends else ends)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "key_identifier", identifier)
         object.__setattr__(self, "path_length", constraints.path_length)
@@ -198,14 +208,26 @@ def issue_leaf(
     return builder.sign(issuer.private_key, signature_hash(issuer.private_key))
 
 
+def certificate_request(subject: Subject, key: PrivateKey) -> bytes:
+    """Return a PKCS#10 request (RFC 2986) in PEM for the name and key. Raises PkiError without a name."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_authority_name(subject))
+    return builder.sign(key, signature_hash(key)).public_bytes(serialization.Encoding.PEM)
+
+
 def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
     """Read an authority: its certificate, then those above it if there are any. Raises PkiError.
 
     What it hands out is all of them without the root. Equal names do not make a root, a signature of its own does.
     """
     certificates = load_chain(certificate_pem)
-    chain = tuple(takewhile(lambda certificate: not signed_by(certificate, certificate), certificates))
-    return Issuer(certificates[0], keys.load(key_pem), chain)
+    chain = without_root(certificates)
+    above = certificates[len(chain) :]
+    return Issuer(certificates[0], keys.load(key_pem), chain, above[0].not_valid_after_utc if above else None)
+
+
+def without_root(certificates: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:
+    """Return the certificates of a chain up to, and without, its root."""
+    return tuple(takewhile(lambda certificate: not signed_by(certificate, certificate), certificates))
 
 
 def load_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
@@ -224,6 +246,16 @@ def encode_chain(*chain: x509.Certificate) -> bytes:
     return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in chain)
 
 
+def fingerprint(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of a certificate in lower-case hex, whatever kind of key it has."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def serial_number(certificate: x509.Certificate) -> str:
+    """Return the serial number in lower-case hex, with an even number of digits."""
+    return _hex(certificate.serial_number)
+
+
 def facts(certificate: x509.Certificate) -> CertificateFacts:
     """Return what a certificate says. Raises PkiError when its extensions or its key can't be read."""
     try:
@@ -239,8 +271,8 @@ def facts(certificate: x509.Certificate) -> CertificateFacts:
     uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names else []
     spiffe = [uri for uri in uris if uri.lower().startswith(SPIFFE_SCHEME)]
     return CertificateFacts(
-        serial_number=_hex(certificate.serial_number),
-        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        serial_number=serial_number(certificate),
+        fingerprint=fingerprint(certificate),
         subject_key_id=own.digest.hex() if own else "",
         issuer_key_id=issuer.key_identifier.hex() if issuer and issuer.key_identifier else "",
         spiffe_id=spiffe[0] if len(spiffe) == 1 else None,
@@ -288,6 +320,30 @@ def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP384R1):
         return hashes.SHA384()
     return hashes.SHA256()
+
+
+def same_key(one: x509.Certificate, other: x509.Certificate) -> bool:
+    """Say whether both certificates are for the same key. Never raises."""
+    try:
+        return keys.same_public_key(one.public_key(), other.public_key())
+    except _UNREADABLE:
+        return False
+
+
+def public_key(certificate: x509.Certificate) -> PublicKeyTypes:
+    """Return the certificate's key, of whatever kind. Raises PkiError when it can't be read."""
+    try:
+        return certificate.public_key()
+    except _UNREADABLE:
+        raise PkiError("the certificate's key can't be read") from None
+
+
+def extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
+    """Return an extension of that kind, if it is there. Raises PkiError when the extensions can't be read."""
+    try:
+        return _extension(certificate.extensions, kind)
+    except _UNREADABLE:
+        raise PkiError("the certificate's extensions can't be read") from None
 
 
 def _builder(name: x509.Name, issuer: x509.Name, public_key: PublicKey, validity: Validity) -> x509.CertificateBuilder:
