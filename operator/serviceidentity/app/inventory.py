@@ -63,6 +63,7 @@ class Inventory:
         self.remembered: dict[Location, SecretView] = {}
         self.writing: dict[Location, Mapping[str, str]] = {}
         self.copies = Copies()
+        self._awaited: set[str] = set()
         self._gone: set[str] = set()
         self._owned: defaultdict[Key, set[Location]] = defaultdict(set)
         self._named_by: defaultdict[Key, set[Key]] = defaultdict(set)
@@ -117,6 +118,7 @@ class Inventory:
         if old is None or (uid is not None and old.meta.uid != uid):
             return set()
         del self.domains[key]
+        self._awaited.discard(name)
         self._gone.add(old.meta.uid)
         self._forget_owner(key)
         return {key} | self.identities_of(name) | self._namesakes(old)
@@ -296,10 +298,17 @@ class Inventory:
         """Return the identities that refer to a trust domain."""
         return set(self._of_domain.get(domain, ()))
 
+    def set_awaited(self, domain: str, *, waiting: bool) -> None:
+        """Say whether a trust domain goes on when identities have left it.
+
+        It looks at all of them, so a thousand that are deleted must not make it look a thousand times for nothing.
+        """
+        (self._awaited.add if waiting else self._awaited.discard)(domain)
+
     def _left(self, old: Entry[Identity] | None, new: Entry[Identity] | None) -> set[Key]:
-        """Return the trust domain that an identity does not use any more: it may have waited for it."""
+        """Return the trust domain that an identity does not use any more, if that waited for it."""
         before, after = _domain(old), _domain(new)
-        return {trust_domain_key(before)} & self.domains.keys() if before is not None and before != after else set()
+        return {trust_domain_key(before)} if before in self._awaited and before != after else set()
 
     def identities_as(self, namespace: str, service_account: str) -> set[Key]:
         """Return the identities of a service account: their SPIFFE IDs differ by trust domain only."""

@@ -204,6 +204,7 @@ class TrustDomainReconciler(Reconciler):
         trust = self._trust.of(domain.meta.name, now)
         usage = Usage()
         if isinstance(trust, Trust):
+            self._inventory.set_awaited(domain.meta.name, waiting=trust.waiting)
             unpublished = self._publisher.waiting_for(domain, trust)
             usage = usage_of(self._inventory, domain, trust.bundle, now, unpublished)
         source = authority.judged(self._source.get(domain.key), authorities, domain.tainted)

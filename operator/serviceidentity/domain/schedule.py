@@ -7,6 +7,7 @@ finer would make a recomputed schedule disagree with the stored one.
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -49,6 +50,7 @@ def format_time(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@lru_cache(maxsize=8192)  # a trust domain looks at the ends of all certificates again and again
 def parse_time(text: str) -> datetime:
     """Read an RFC 3339 instant. Raises ValueError on anything else, and on one without an offset."""
     instant = datetime.fromisoformat(text)

@@ -145,3 +145,17 @@ async def test_the_time_to_look_again_is_in_the_status_and_in_the_future(world):
         assert world.status(key)["nextActionTime"] > world.now.strftime("%Y-%m-%dT%H:%M:%SZ")
         world.now += 5 * HOUR
         world.engine.queue.wake_due()
+
+
+@scenario
+async def test_identities_that_go_do_not_wake_their_trust_domain_unless_it_waits_for_them(world):
+    """It looks at all of its identities: for each of a thousand that are deleted, that is a million looks."""
+    inventory = world.engine.inventory
+    keys = [world.apply({"certificate": {}}, name=name, uid=name) for name in ("a", "b")]
+    await world.settle()
+    assert DEFAULT not in inventory.drop_identity(keys[0].namespace, keys[0].name)
+    change_trust_domain(
+        world, taintedAuthorities=[{"fingerprint": world.status(DEFAULT)["authorities"][0]["fingerprint"]}]
+    )
+    await world.settle()
+    assert DEFAULT in inventory.drop_identity(keys[1].namespace, keys[1].name)
