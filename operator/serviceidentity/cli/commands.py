@@ -112,7 +112,7 @@ async def ask(client: KubeClient, domain: str, step: str) -> str:
 
 
 async def ca_status(client: KubeClient, domain: str) -> str:
-    """Return a table of a trust domain's authorities."""
+    """Return a table of a trust domain's authorities, and one of its conditions."""
     item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
     rows = [["AUTHORITY", "STATE", "NOT AFTER", "NEXT", "CRL", "FINGERPRINT"]]
     for found in _authorities(item):
@@ -120,8 +120,7 @@ async def ca_status(client: KubeClient, domain: str) -> str:
         following = ", ".join(f"{field.removesuffix('Time')} {time}" for field, time in upcoming)
         last = [_list_of(found), found["fingerprint"]]
         rows.append([found["secretName"], found["state"], found["notAfter"], following or "-", *last])
-    ready = _ready(item)
-    return f"{_table(rows)}\n\n{ready.get('reason', 'Unknown')}: {ready.get('message', 'nothing is known yet')}"
+    return f"{_table(rows)}\n\n{_conditions(item)}"
 
 
 def _list_of(found: Json) -> str:
@@ -249,9 +248,14 @@ def _ready(item: Json) -> dict[str, str]:
 def _details(item: Json) -> str:
     found: dict[str, Any] = item.get("status") or {}
     shown = {name: value for name, value in found.items() if name not in ("conditions", "observedGeneration")}
+    return f"{_conditions(item)}\n\n{_as_yaml(shown)}".rstrip()
+
+
+def _conditions(item: Json) -> str:
     rows = [["CONDITION", "STATUS", "REASON", "MESSAGE"]]
-    rows += [[one["type"], one["status"], one["reason"], one["message"]] for one in found.get("conditions") or ()]
-    return f"{_table(rows)}\n\n{_as_yaml(shown)}".rstrip()
+    told = (item.get("status") or {}).get("conditions") or ()
+    rows += [[one["type"], one["status"], one["reason"], one["message"]] for one in told]
+    return _table(rows) if told else "nothing is known yet"
 
 
 def _as_yaml(value: object) -> str:

@@ -23,31 +23,43 @@ def _name(text: str) -> str:
     return text
 
 
+def _where(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add what every command takes: which cluster and namespace."""
+    parser.add_argument("--kubeconfig", default=default, help="default: $KUBECONFIG, else ~/.kube/config")
+    parser.add_argument("--context", default=default, help="of the kubeconfig; default: its current one")
+    parser.add_argument("-n", "--namespace", type=_name, default=default, help="default: that of the context")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
     top = argparse.ArgumentParser(prog="kubectl sid", description="Service identities and their authorities.")
-    top.add_argument("--kubeconfig", help="default: $KUBECONFIG, else ~/.kube/config")
-    top.add_argument("--context")
-    top.add_argument("-n", "--namespace", type=_name, help="default: that of the context")
+    _where(top, default=None)
+    # As with kubectl they may also stand after the command; there nothing is the default, or it would hide these.
+    common = argparse.ArgumentParser(add_help=False)
+    _where(common, default=argparse.SUPPRESS)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="command")
 
-    status = verbs.add_parser("status", help="what each credential is, and what happens next")
+    text = "what each credential is, and what happens next"
+    status = verbs.add_parser("status", help=text, description=text, parents=[common])
     status.add_argument("name", nargs="?", type=_name, help="of a ServiceIdentity; default: all of the namespace")
-    status.add_argument("-A", "--all-namespaces", action="store_true")
+    status.add_argument("-A", "--all-namespaces", action="store_true", help="the identities of all namespaces")
 
-    rotate = verbs.add_parser("rotate", help="new credentials now")
+    text = "new credentials now"
+    rotate = verbs.add_parser("rotate", help=text, description=text, parents=[common])
     rotate.add_argument("name", type=_name, help="of a ServiceIdentity")
 
-    revoke = verbs.add_parser(
-        "revoke", help="a new certificate with a new key now, the old ones on the revocation list"
-    )
+    text = "a new certificate with a new key now, the old ones on the revocation list"
+    revoke = verbs.add_parser("revoke", help=text, description=text, parents=[common])
     revoke.add_argument("name", type=_name, help="of a ServiceIdentity")
-    revoke.add_argument("--reason", choices=sorted(REASONS), help="as RFC 5280 names it; default: none")
+    reasons = ", ".join(sorted(REASONS))
+    revoke.add_argument(
+        "--reason", choices=sorted(REASONS), metavar="REASON", help=f"as RFC 5280 names it: {reasons}; default: none"
+    )
 
-    ca = verbs.add_parser("ca", help="the authorities of a TrustDomain")
+    ca = verbs.add_parser("ca", help="the authorities of a TrustDomain", parents=[common])
     steps = ca.add_subparsers(dest="step", required=True, metavar="step")
     for name, text in (
-        ("status", "every authority with its state, dates and fingerprint"),
+        ("status", "every authority with its state, dates and fingerprint, and every condition"),
         ("prepare", "make a new root; it signs when everyone has had it for the propagation time"),
         ("rotate", "make a new intermediate; it signs after the propagation time"),
         ("activate", "let what is prepared and published sign now"),
@@ -55,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
         ("taint", "replace everything under an authority, then remove it"),
         ("untaint", "take a taint back"),
     ):
-        step = steps.add_parser(name, help=text)
-        step.add_argument("trust_domain", type=_name, metavar="trust-domain")
+        step = steps.add_parser(name, help=text, description=text, parents=[common])
+        step.add_argument("trust_domain", type=_name, metavar="trust-domain", help="name of a TrustDomain")
         if name in ("taint", "untaint"):
             step.add_argument("authority", help="name of its Secret, or its fingerprint, as `ca status` shows them")
         if name == "taint":

@@ -55,6 +55,16 @@ def test_several_kubeconfigs_are_looked_through_as_kubectl_does(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
+    "words",
+    ["-n shop {}", "{} -n shop", "{} --namespace=shop --context here"],
+)
+@pytest.mark.parametrize("command", ["status", "rotate a", "revoke a", "ca status default", "ca taint default a"])
+def test_the_namespace_may_stand_before_or_after_the_command(words: str, command: str):
+    given = command_line.parser().parse_args(words.format(command).split())
+    assert (given.namespace, given.context) == ("shop", "here" if "here" in words else None)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [("status", "-A", "a"), ("status", ""), ("rotate", "a/b"), ("ca", "status", ".."), ("-n", ".", "status")],
 )

@@ -106,3 +106,21 @@ def test_a_revocation_without_a_reason_does_not_repeat_the_reason_of_the_one_bef
         annotations = server.body["metadata"]["annotations"]
         assert annotations["serviceidentity.dev/revoke-reason"] == reason
     assert annotations["serviceidentity.dev/revoke"]
+
+
+def test_the_status_of_authorities_tells_every_condition():
+    server = Server()
+    for authority in server.body["status"]["authorities"]:
+        authority["notAfter"] = "2030-01-01T00:00:00Z"
+    trouble = {"type": "CRLReady", "status": "False", "reason": "Conflict", "message": "not ours"}
+    server.body["status"]["conditions"] = [
+        {"type": "Ready", "status": "True", "reason": "Ready", "message": "can sign"},
+        trouble,
+    ]
+    text = asyncio.run(commands.ca_status(server, "default"))
+    assert [line.split(maxsplit=3) for line in text.splitlines()[-2:]] == [
+        ["Ready", "True", "Ready", "can sign"],
+        list(trouble.values()),
+    ]
+    server.body["status"] = {}
+    assert "nothing is known yet" in asyncio.run(commands.ca_status(server, "default"))
