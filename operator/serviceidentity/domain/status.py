@@ -22,6 +22,7 @@ from serviceidentity.domain.authority import (
     activation_of,
     crl_report,
     crls,
+    fingerprints,
     renewal_is_due,
     renewal_of,
     retirement_of,
@@ -164,7 +165,8 @@ def of_trust_domain(
     """
     domain = seen.domain
     if problem is None:
-        ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign" + _waiting(seen, now))
+        more_to_say = _waiting(seen, now) + fingerprints.remark(seen, "spec.taintedAuthorities", domain.tainted)
+        ready = ("Ready", True, Reason.READY.value, "the trust domain's authorities can sign" + more_to_say)
     else:
         # A failure that is told again is told in its own words.
         also = _waiting(seen, now) if isinstance(problem, Held) else ""

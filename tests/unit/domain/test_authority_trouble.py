@@ -147,3 +147,20 @@ def test_what_a_clock_ahead_prepared_is_prepared_anew(annotation, name):
     made.go(made.now + 2 * HOUR)
     assert made.states()[name] == "Active"
     assert made.signs() == "intermediate-2"
+
+
+def test_a_fingerprint_that_no_authority_has_does_not_pass_in_silence():
+    made = works()
+    right = made.named("root-1").fingerprint
+    wrong = right[:-1] + ("0" if right[-1] != "0" else "1")
+
+    def message(*fingerprints):
+        made.domain = domain(**SHORT, taintedAuthorities=[{"fingerprint": one} for one in fingerprints])
+        ready, *_ = status.of_trust_domain(made.seen, None, None, {}, made.now)["conditions"]
+        assert ready["status"] == "True"
+        return ready["message"].partition("; ")[2]
+
+    assert message() == message(right) == ""
+    told = "spec.taintedAuthorities: there is no authority (any more) with fingerprint "
+    assert message(right, wrong) == f"{told}{wrong[:16]}..."
+    assert message("0" * 64, wrong, "f" * 64) == f"{told}{'0' * 16}... and 2 more"

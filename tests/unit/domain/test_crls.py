@@ -335,6 +335,19 @@ def test_the_status_shows_them_in_the_form_of_its_schema():
     assert [c["type"] for c in failed["conditions"] if c["status"] == "False"] == ["CRLReady"]
 
 
+def test_a_certificate_of_an_authority_that_is_not_there_does_not_pass_in_silence():
+    made = at_work(**LISTS)
+
+    def message(issuer):
+        entry = {"serialNumber": "0a", "issuerFingerprint": issuer}
+        spec_of(made, revokedCertificates=[entry], **LISTS)
+        found = status.of_trust_domain(made.works.seen, None, None, {}, T0, None, made.seen)
+        return next(c["message"] for c in found["conditions"] if c["type"] == "CRLReady")
+
+    assert "fingerprint" not in message(made.works.named("intermediate-1").fingerprint)
+    assert message("0" * 64).endswith(f"there is no authority (any more) with fingerprint {'0' * 16}...")
+
+
 def test_what_fails_is_tried_again_within_a_quarter_of_an_hour():
     made = at_work(**LISTS)
     found = {}

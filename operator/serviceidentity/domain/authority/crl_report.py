@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serviceidentity.domain.authority import crls
+from serviceidentity.domain.authority import crls, fingerprints
 from serviceidentity.domain.authority.crls import Lists
 from serviceidentity.domain.authority.records import Authority
 from serviceidentity.domain.schedule import format_time
@@ -43,4 +43,7 @@ def summary(lists: Lists) -> tuple[bool, str, str]:
         message = f"spec.revokedCertificates names {misplaced[0]}: put it in spec.taintedAuthorities instead"
         return False, "AuthorityNotTainted", message
     number = len({serial for crl in lists.found.values() for serial in crl.entries})
-    return True, "Issued", f"every authority has a revocation list; {number} are revoked"
+    seen = lists.hierarchy
+    signers = [entry.issuer for entry in seen.domain.revoked if entry.issuer is not None]
+    unknown = fingerprints.remark(seen, "spec.revokedCertificates", signers)
+    return True, "Issued", f"every authority has a revocation list; {number} are revoked{unknown}"
