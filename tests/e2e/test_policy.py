@@ -89,7 +89,7 @@ def test_a_service_account_has_one_identity(space: Space):
     space.ready("first")
     space.apply("second", spec)
     spiffe_id = f"spiffe://test.example/ns/{space.name}/sa/orders"
-    assert refused(space, "second", "SpiffeIdInUse") == (
+    assert refused(space, "second", "SPIFFEIDInUse") == (
         f"spec.serviceAccountName: {spiffe_id} belongs to ServiceIdentity first"
     )
     space.kubectl("delete", "sid", "first")

@@ -263,13 +263,13 @@ async def test_the_second_of_a_service_account_does_not_get_its_spiffe_id(world)
     first = world.apply(spec, name="first", uid="uid-2", creationTimestamp="2026-01-01T00:00:01Z")
     second = world.apply(spec, name="second", uid="uid-3", creationTimestamp="2026-01-01T00:00:02Z")
     await world.settle()
-    assert (world.ready(first), world.ready(second)) == (("True", "Ready"), ("False", "SpiffeIdInUse"))
+    assert (world.ready(first), world.ready(second)) == (("True", "Ready"), ("False", "SPIFFEIDInUse"))
     assert world.status(second)["conditions"][0]["message"] == (
         "spec.serviceAccountName: spiffe://example.org/ns/shop/sa/orders belongs to ServiceIdentity first"
     )
     assert "spiffeID" in world.status(first) and "spiffeID" not in world.status(second)
     again = await restarted(world)
-    assert again.ready(second) == ("False", "SpiffeIdInUse")
+    assert again.ready(second) == ("False", "SPIFFEIDInUse")
     del world.api.objects[first]
     again.engine.wake(again.engine.inventory.drop_identity("shop", "first", "uid-2"))
     await again.settle()
@@ -296,7 +296,7 @@ async def test_who_has_a_spiffe_id_keeps_it_from_an_older_one_that_wants_it_now(
         name="older", uid="uid-2", generation=2, creationTimestamp="2026-01-01T00:00:01Z",
     )  # fmt: skip
     await world.settle()
-    assert (world.ready(older), world.ready(holder)) == (("False", "SpiffeIdInUse"), ("True", "Ready"))
+    assert (world.ready(older), world.ready(holder)) == (("False", "SPIFFEIDInUse"), ("True", "Ready"))
     await world.settle(HOUR * 20)
     assert world.ready(holder) == ("True", "Ready"), "and it is renewed"
     world.apply({"hmac": {}, "serviceAccountName": "orders"}, name="holder", uid="uid-3", generation=2)

@@ -20,7 +20,7 @@ class DenialReason(StrEnum):
     """Reasons in conditions."""
 
     POLICY_DENIED = "PolicyDenied"
-    SPIFFE_ID_IN_USE = "SpiffeIdInUse"
+    SPIFFE_ID_IN_USE = "SPIFFEIDInUse"
     NAMESPACE_NOT_SEEN = "NamespaceNotSeen"
 
 
