@@ -15,7 +15,7 @@ from serviceidentity.adapters.kube.client import MERGE_PATCH, Json, KubeClient, 
 from serviceidentity.adapters.kube.objects import collection
 from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import AuthorityState, Role
-from serviceidentity.domain.authority.sealing import REWRAP_ANNOTATION
+from serviceidentity.domain.authority.sealing import KEYS_ENCRYPTED, REWRAP_ANNOTATION
 from serviceidentity.domain.authority.signing import ACTIVATE_ANNOTATION, ROTATE_ROOT_ANNOTATION
 from serviceidentity.domain.model import Kind
 from serviceidentity.errors import ConflictError, MissingError, ServiceIdentityError
@@ -100,6 +100,8 @@ async def ask(client: KubeClient, domain: str, step: str) -> str:
             raise UsageError(f"the {role} of {domain} comes from Secret {reference['name']}: put the new one there")
     if step == "prepare" and "vault" in item["spec"].get("intermediate", {}):
         raise UsageError(f"the root of {domain} is the one above Vault's issuer: make the new one there")
+    if step == "rewrap" and not _encrypts(item):
+        raise UsageError(f"the private keys of {domain} are stored in plain: the operator has no --ca-key-encryption")
     prepared = [one for one in _authorities(item) if one["state"] == AuthorityState.PREPARED]
     if step == "activate" and not prepared:
         # The request would be lost: it is about what is prepared when it is made.
@@ -121,6 +123,13 @@ async def ca_status(client: KubeClient, domain: str) -> str:
         last = [_list_of(found), found["fingerprint"]]
         rows.append([found["secretName"], found["state"], found["notAfter"], following or "-", *last])
     return f"{_table(rows)}\n\n{_conditions(item)}"
+
+
+def _encrypts(item: Json) -> bool:
+    """Say whether the operator encrypts private keys, or did: there is a condition about it, or one that it encrypted."""
+    told = (item.get("status") or {}).get("conditions") or ()
+    encrypted = any("keyEncryptionKey" in one for one in _authorities(item))
+    return encrypted or any(one["type"] == KEYS_ENCRYPTED for one in told)
 
 
 def _list_of(found: Json) -> str:

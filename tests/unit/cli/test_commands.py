@@ -124,3 +124,12 @@ def test_the_status_of_authorities_tells_every_condition():
     ]
     server.body["status"] = {}
     assert "nothing is known yet" in asyncio.run(commands.ca_status(server, "default"))
+
+
+def test_a_rewrap_is_refused_where_keys_are_stored_in_plain():
+    server = Server()
+    with pytest.raises(commands.UsageError, match="stored in plain"):
+        asyncio.run(commands.ask(server, "default", "rewrap"))
+    server.body["metadata"]["annotations"] = {}
+    server.body["status"]["authorities"][0]["keyEncryptionKey"] = "file:2026-11"
+    assert "encrypted anew" in asyncio.run(commands.ask(server, "default", "rewrap"))
