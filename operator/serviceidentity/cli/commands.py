@@ -126,7 +126,7 @@ async def ca_status(client: KubeClient, domain: str) -> str:
 
 
 def _encrypts(item: Json) -> bool:
-    """Say whether the operator encrypts private keys, or did: there is a condition about it, or one that it encrypted."""
+    """Say whether the operator encrypts private keys, or did: there is a condition, or a key that is encrypted."""
     told = (item.get("status") or {}).get("conditions") or ()
     encrypted = any("keyEncryptionKey" in one for one in _authorities(item))
     return encrypted or any(one["type"] == KEYS_ENCRYPTED for one in told)
