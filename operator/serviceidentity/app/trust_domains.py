@@ -298,11 +298,12 @@ class TrustDomainReconciler(Reconciler):
             metadata = self._metadata(domain, item.role, item.generation, content)
             if self._inventory.good(location) is None:
                 self._inventory.remember(item.view)
-            if found is None or found.data != item.view.data or not ownership.satisfied(found, metadata):
+            drifted = found is None or found.data != item.view.data
+            if drifted or found is None or not ownership.satisfied(found, metadata):
                 await self._store(domain, item.role, item.generation, content, found)
-                self._events.emit(
-                    domain.key, domain.meta.uid, "Drifted", f"{item.view.name} was put back", warning=True
-                )
+                # Without drift another policy of deletion, or another TrustDomain of this name, is no reason for alarm.
+                reason, message = ("Drifted", "was put back") if drifted else ("MetadataChanged", "is labelled anew")
+                self._events.emit(domain.key, domain.meta.uid, reason, f"{item.view.name} {message}", warning=drifted)
 
     async def _protect(self, domain: TrustDomain) -> None:
         """Store private keys as they are to be stored now. The keys stay the same: nothing is issued for it."""

@@ -232,6 +232,21 @@ async def test_events_tell_each_step_of_an_authority_s_life(world):
     ]
 
 
+@scenario
+async def test_only_a_secret_that_somebody_changed_is_a_drift(world):
+    change(world)
+    await world.settle()
+    world.api.events.clear()
+    change(world, deletionPolicy="Delete")
+    await world.settle()
+    assert {reason for reason, _ in world.api.events} == {"MetadataChanged"}
+    world.api.events.clear()
+    del world.api.stored["system", "default-root-1"]
+    world.engine.wake(world.engine.inventory.drop_secret("system", "default-root-1"))
+    await world.settle()
+    assert world.api.events == [("Drifted", "default-root-1 was put back")]
+
+
 @pytest.mark.parametrize("tainted", [False, True])
 @scenario
 async def test_the_status_is_not_written_anew_for_everyone_who_gets_the_bundle(world, tainted):
