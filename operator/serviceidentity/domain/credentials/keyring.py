@@ -161,7 +161,7 @@ class Keyring:
     def summary(self, seen: Observed, now: datetime) -> str:
         view = seen.contents.get(self.secret_name(seen.identity))
         chosen, left_out = distinct(seen.identity, seen.callers, view)
-        text = f"keys of {len(chosen)} callers"
+        text = f"keys of {len(chosen)} caller{'s' * (len(chosen) != 1)}"
         if left_out:
             names = ", ".join(f"{caller.key.namespace}/{caller.key.name}" for caller in left_out)
             ids = ", ".join(sorted(Counter(caller.service_id for caller in left_out)))
