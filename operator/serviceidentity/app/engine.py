@@ -65,7 +65,9 @@ class Engine:
         self._trust = TrustRegistry(self.inventory, KeyGuard(keys or KeyEncryptionKeys(), clock))
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self.crls = CrlRegistry(self.inventory, self._trust)
-        self._identities = IdentityReconciler(*parts, crls=self.crls, workloads=workloads)
+        self._identities = IdentityReconciler(
+            *parts, crls=self.crls, workloads=workloads, wake_later=self.queue.wake_later
+        )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
         publisher = Publisher(self.inventory, stores, served)
         self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls, pki=pki)

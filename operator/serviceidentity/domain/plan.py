@@ -145,7 +145,9 @@ def _denied(credential: Credential, seen: Observed, outcome: Due | Held | None) 
     if credential.secret_name(seen.identity) not in seen.contents:
         return Held(denied.reason, denied.message)
     if isinstance(outcome, Due) and outcome.reason in _NOT_KEPT:
-        return Held(denied.reason, f"{denied.message}; what was issued before has to be replaced, and is not: {outcome.message}")
+        return Held(
+            denied.reason, f"{denied.message}; what was issued before has to be replaced, and is not: {outcome.message}"
+        )
     ends = credential.ends(seen)
     until = f"until it ends at {format_time(ends)}, and not renewed" if ends else "and not rotated"
     return Held(denied.reason, f"{denied.message}; what was issued before is kept {until}")
