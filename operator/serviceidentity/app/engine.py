@@ -110,6 +110,7 @@ class Engine:
                 await self._pass(key)
             finally:
                 self.queue.done(key)
+            await asyncio.sleep(0)  # a pass may have had nothing to wait for: watches and probes have their turn too
 
     async def _pass(self, key: Key) -> None:
         if (retry := self._retries.pop(key, None)) is not None:

@@ -113,6 +113,8 @@ class IdentityReconciler(Reconciler):
 
     def _pass_on_revocations(self, seen: Observed, now: datetime) -> None:
         """Let the trust domain look when something of the identity has to go on its revocation lists."""
+        if self._trust.spiffe_domain(seen.identity.trust_domain) is None:
+            return  # it is gone, or invalid, and wakes its identities when that changes
         meta, spec = seen.identity.meta, seen.identity.certificate
         views = revocation.secrets_of(seen.contents.values(), spec.secret_name) if spec is not None else []
         ours = [view for view in views if revocation.has_revocations(meta, view)]

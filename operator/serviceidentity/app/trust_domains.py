@@ -65,15 +65,15 @@ class TrustDomainReconciler(Reconciler):
         """
         entry = self._inventory.domains.get(key)
         if entry is None or entry.meta.deleting:
-            self._told.pop(key, None)
+            known = self._told.pop(key, None) is not None
             self._publisher.forget(key)
             self._keys.forget(key.name)
-            return None, True
+            return None, known
         now = self._clock()
         if isinstance(entry.spec, InvalidSpecError):
             path, _, message = str(entry.spec).partition(": ")
             await self._report(key, entry, status.of_invalid(entry.meta, path, message, entry.status, now))
-            return None, True
+            return None, self._told.pop(key, None) is not None
         domain = entry.spec
         done = await self._work(domain, entry, now)
         problem = done.problem or _nobody_signs(self._trust.of(domain.meta.name, now), done.seen)
