@@ -16,7 +16,7 @@ from serviceidentity.domain.authority import Authority, Hierarchy, Role, crls
 from serviceidentity.domain.authority.crl_records import Revocation
 from serviceidentity.domain.authority.crls import IssueCrl, Lists, RemoveCrl
 from serviceidentity.domain.credentials import revocation
-from serviceidentity.domain.material import SecretContent, SecretView
+from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind, TrustDomain, spiffe_id
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.status import Failure
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class CrlFailure(ServiceIdentityError):  # noqa: N818  # not an error: a problem to report
     """What stands in the way of a revocation list."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure | Held) -> None:
         super().__init__(failure.message)
         self.failure = failure
 
@@ -51,23 +51,34 @@ class CrlIssuer:
         found, broken = self._registry.read(seen.hierarchy.domain, seen.hierarchy.authorities)
         return replace(seen, found=found, broken=broken)
 
-    async def advance(self, seen: Lists, now: datetime) -> int:
-        """Carry out what is due, and return how many certificates are newly revoked.
+    async def advance(self, seen: Lists, now: datetime) -> tuple[int, Failure | Held | None]:
+        """Carry out what is due. Return how many certificates are newly revoked, and what stands in the way of a list.
 
-        Raises CrlFailure; RetryableError and ConflictError: the caller tries again soon.
+        One that can't be written holds up none of the others. Raises RetryableError and ConflictError: the caller
+        tries again soon.
         """
         domain, added = seen.hierarchy.domain, 0
+        problems: list[Failure | Held] = []
         for step in crls.plan(seen, now):
-            match step:
-                case IssueCrl():
-                    await self._issue(domain, step, now)
-                    added += step.added
-                case RemoveCrl():
-                    await self._remove(step)
+            try:
+                match step:
+                    case IssueCrl():
+                        await self._issue(domain, step, now)
+                        added += step.added
+                    case RemoveCrl():
+                        await self._remove(step)
+            except CrlFailure as error:
+                problems.append(error.failure)
+                continue
             name = type(step).__name__
             logger.info("%s: %s %s (%s: %s)", domain.key, name, step.secret_name, step.reason, step.message)
-        await self._repair(domain)
-        return added
+        try:
+            await self._repair(domain)
+        except CrlFailure as error:
+            problems.append(error.failure)
+        if (held := crls.waiting(seen, now)) is not None:
+            problems.append(held)
+        return added, problems[0] if problems else None
 
     def _asked(self, seen: Hierarchy, now: datetime) -> tuple[Revocation, ...]:
         """Return what is to be on a list: what the spec says, and what identities ask for or have been revoked for."""

@@ -65,7 +65,9 @@ class Engine:
         self._trust = TrustRegistry(self.inventory, KeyGuard(keys or KeyEncryptionKeys(), clock))
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self.crls = CrlRegistry(self.inventory, self._trust)
-        self._identities = IdentityReconciler(*parts, crls=self.crls, workloads=workloads)
+        self._identities = IdentityReconciler(
+            *parts, crls=self.crls, workloads=workloads, wake_later=self.queue.wake_later
+        )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
         publisher = Publisher(self.inventory, stores, served)
         self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls, pki=pki)
@@ -108,6 +110,7 @@ class Engine:
                 await self._pass(key)
             finally:
                 self.queue.done(key)
+            await asyncio.sleep(0)  # a pass may have had nothing to wait for: watches and probes have their turn too
 
     async def _pass(self, key: Key) -> None:
         if (retry := self._retries.pop(key, None)) is not None:

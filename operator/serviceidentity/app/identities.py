@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -50,8 +50,9 @@ class PasswordMissingError(ServiceIdentityError):
 class IdentityReconciler(Reconciler):
     """Makes the Secrets of an identity what its spec asks for."""
 
-    def __init__(self, *parts: Any, crls: CrlRegistry, workloads: Workloads) -> None:
+    def __init__(self, *parts: Any, crls: CrlRegistry, workloads: Workloads, wake_later: Callable[[Key], None]) -> None:
         super().__init__(*parts)
+        self._wake_later = wake_later
         self._crls = crls
         self._pace = Pace()
         self._rollouts = Rollouts(workloads, self._events, self._clock)
@@ -104,7 +105,7 @@ class IdentityReconciler(Reconciler):
         was_ready = "Unknown" if before.get("reason") in _PASSING else before.get("status", "Unknown")
         await self._report(key, entry, wanted)
         if isinstance(seen.trust, Trust) and seen.trust.waiting:  # whatever happened here, it may be what it waited for
-            self._wake({trust_domain_key(entry.spec.trust_domain)})
+            self._wake_later(trust_domain_key(entry.spec.trust_domain))
         self._tell(key, entry, was_ready, wanted, actions, failures)
         waits = (obstacle.retry for obstacle in failures.values() if isinstance(obstacle, Held))
         retry = self._rollouts.conclude(key, entry.meta.uid, rollout) if rollout else None
@@ -112,12 +113,14 @@ class IdentityReconciler(Reconciler):
 
     def _pass_on_revocations(self, seen: Observed, now: datetime) -> None:
         """Let the trust domain look when something of the identity has to go on its revocation lists."""
+        if self._trust.spiffe_domain(seen.identity.trust_domain) is None:
+            return  # it is gone, or invalid, and wakes its identities when that changes
         meta, spec = seen.identity.meta, seen.identity.certificate
         views = revocation.secrets_of(seen.contents.values(), spec.secret_name) if spec is not None else []
         ours = [view for view in views if revocation.has_revocations(meta, view)]
         listed = {serial for _, serial in seen.revoked} if ours else set()
         if any(revocation.has_unlisted(meta, view, listed, now) for view in ours):
-            self._wake({trust_domain_key(seen.identity.trust_domain)})
+            self._wake_later(trust_domain_key(seen.identity.trust_domain))
 
     def _in_turn(self, seen: Observed, actions: list[Due], now: datetime) -> tuple[list[Due], datetime | None]:
         """Leave out what has to wait for its turn, when everything under an authority is replaced at once."""

@@ -14,6 +14,7 @@ from serviceidentity.app.ports import Clock
 from serviceidentity.domain.model import Key
 
 LOOK_AT_CLOCK_EVERY = timedelta(seconds=5)
+LATER_AT_MOST = timedelta(seconds=1)
 
 
 class WorkQueue:
@@ -25,6 +26,7 @@ class WorkQueue:
         self._queued: set[Key] = set()
         self._running: set[Key] = set()
         self._again: set[Key] = set()
+        self._later: dict[Key, datetime] = {}
         self._deadlines: dict[Key, datetime] = {}
         self._heap: list[tuple[datetime, Key]] = []
         self._looked = clock()
@@ -32,17 +34,28 @@ class WorkQueue:
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
-        """How many keys are ready or being worked on."""
-        return len(self._ready) + len(self._running)
+        """How many keys are ready, wait for the others or are being worked on."""
+        return len(self._ready) + len(self._later) + len(self._running)
 
     def wake(self, key: Key) -> None:
         """Make the key run as soon as a worker is free, once, however often it is woken before."""
         if key in self._running:
             self._again.add(key)
         elif key not in self._queued:
+            self._later.pop(key, None)
             self._queued.add(key)
             self._ready.append(key)
             self._work.set()
+
+    def wake_later(self, key: Key) -> None:
+        """Make the key run once when the others have run, or after about a second.
+
+        For a key that thousands of others wake one by one, and that looks at all of them in each pass.
+        """
+        if key not in self._queued and key not in self._later:
+            self._later[key] = self._clock()
+            self._changed.set()
+            self._let_later_run()
 
     def schedule(self, key: Key, at: datetime | None) -> None:
         """Replace the key's deadline; None removes it."""
@@ -79,6 +92,12 @@ class WorkQueue:
         if key in self._again:
             self._again.discard(key)
             self.wake(key)
+        self._let_later_run()
+
+    def _let_later_run(self) -> None:
+        if not self._ready and not self._running:
+            for key in list(self._later):
+                self.wake(key)
 
     async def watch_deadlines(self) -> None:
         """Wake keys as their deadlines pass; runs until cancelled."""
@@ -86,6 +105,8 @@ class WorkQueue:
             self.wake_due()
             self._changed.clear()
             pause = LOOK_AT_CLOCK_EVERY
+            if self._later:
+                pause = min(pause, LATER_AT_MOST)
             if self._heap:
                 pause = min(pause, max(self._heap[0][0] - self._clock(), timedelta(0)))
             # The clock counts whole seconds, so waiting until the second has come is a matter of milliseconds.
@@ -105,6 +126,9 @@ class WorkQueue:
         if put_back:
             for key in list(self._deadlines):
                 self.wake(key)
+        for key in [key for key, since in self._later.items() if not since <= now < since + LATER_AT_MOST]:
+            self._later.pop(key)
+            self.wake(key)
         self._drop_stale()
         while self._heap and self._heap[0][0] <= now:
             _, key = heapq.heappop(self._heap)

@@ -65,15 +65,15 @@ class TrustDomainReconciler(Reconciler):
         """
         entry = self._inventory.domains.get(key)
         if entry is None or entry.meta.deleting:
-            self._told.pop(key, None)
+            known = self._told.pop(key, None) is not None
             self._publisher.forget(key)
             self._keys.forget(key.name)
-            return None, True
+            return None, known
         now = self._clock()
         if isinstance(entry.spec, InvalidSpecError):
             path, _, message = str(entry.spec).partition(": ")
             await self._report(key, entry, status.of_invalid(entry.meta, path, message, entry.status, now))
-            return None, True
+            return None, self._told.pop(key, None) is not None
         domain = entry.spec
         done = await self._work(domain, entry, now)
         problem = done.problem or _nobody_signs(self._trust.of(domain.meta.name, now), done.seen)
@@ -128,7 +128,7 @@ class TrustDomainReconciler(Reconciler):
         done.seen = Hierarchy(domain, (), source=self._source.get(domain.key))
         if done.problem is None:
             try:
-                await self._advance(domain, entry, done.crl_problem, now)
+                await self._advance(domain, entry, blocked.get(status.CRL_READY), now)
             except Unresolved as error:
                 done.problem = error.problem
             except CrlFailure as error:
@@ -170,10 +170,30 @@ class TrustDomainReconciler(Reconciler):
 
     async def _issue_lists(self, lists: Lists, entry: Entry[TrustDomain], now: datetime) -> None:
         """Do what is due for the revocation lists. Raises CrlFailure."""
-        revoked = await self._crls.advance(lists, now)
+        revoked, problem = await self._crls.advance(lists, now)
         if revoked:
             message = f"{revoked} more on the revocation lists"
             self._events.emit(lists.hierarchy.domain.key, entry.meta.uid, "Revoked", message)
+        if problem is not None:
+            raise CrlFailure(problem)
+
+    async def _list_what_goes(
+        self, seen: Hierarchy, entry: Entry[TrustDomain], crl_problem: Failure | None, now: datetime
+    ) -> None:
+        """Put tainted intermediates on the lists of their roots. Raises CrlFailure when one of them is on none.
+
+        Once an authority is gone, nobody knows any more that it belongs there.
+        """
+        lists = self._crls.observe(seen, entry.status, now)
+        if not crls.unlisted(lists, now):
+            return
+        if crl_problem is not None:
+            raise CrlFailure(crl_problem)
+        try:
+            await self._issue_lists(lists, entry, now)
+        except CrlFailure:
+            if crls.unlisted(self._crls.again(lists), now):
+                raise
 
     def _keys_condition(self, seen: Hierarchy) -> list[tuple[str, bool, str, str]]:
         """Return how private keys are stored, where they are to be encrypted."""
@@ -232,11 +252,7 @@ class TrustDomainReconciler(Reconciler):
                 case MarkAuthority():
                     await self._mark(seen, step, now)
                 case RetireAuthority():
-                    if crls.revoked_authorities(seen, now):
-                        # Once it is gone, nobody knows any more that it belongs on its root's list.
-                        if crl_problem is not None:
-                            raise CrlFailure(crl_problem)
-                        await self._issue_lists(self._crls.observe(seen, entry.status, now), entry, now)
+                    await self._list_what_goes(seen, entry, crl_problem, now)
                     await self._remove(step.secret_name)
             logger.info("%s: %s %s (%s)", domain.key, type(step).__name__, step.secret_name, step.reason)
             self._events.emit(domain.key, domain.meta.uid, step.reason, f"{step.secret_name}: {step.message}")
@@ -371,7 +387,7 @@ class Done:
     lists: Lists | None = None
     outcome: Outcome = field(default_factory=lambda: Outcome(None, None))
     problem: Held | Failure | None = None
-    crl_problem: Failure | None = None
+    crl_problem: Failure | Held | None = None
 
 
 class Unresolved(Exception):  # noqa: N818  # not an error: a problem to report

@@ -108,7 +108,8 @@ def _requested(seen: Observed) -> list[Credential]:
 
 def _for_credential(credential: Credential, seen: Observed, now: datetime) -> list[Action]:
     secret = credential.secret_name(seen.identity)
-    outcome, denied = credential.decide(seen, now), _denied(credential, seen)
+    outcome = credential.decide(seen, now)
+    denied = _denied(credential, seen, outcome)
     held: list[Action] = [] if denied is None else [Hold(credential, denied, intact=outcome is None)]
     if isinstance(outcome, Due) and (denied is None or not _is_new(outcome)):
         return [*held, Write(credential, secret, outcome)]
@@ -136,16 +137,24 @@ def meanwhile(credential: Credential, seen: Observed, now: datetime, *, trust: b
     return [Write(credential, secret, due)] if due is not None else []
 
 
-def _denied(credential: Credential, seen: Observed) -> Held | None:
+def _denied(credential: Credential, seen: Observed, outcome: Due | Held | None) -> Held | None:
     """Return why nothing new may be issued of a credential, and what becomes of what was issued before."""
     denied = seen.denied
     if denied is None or not (denied.whole or credential.name == CERTIFICATE):
         return None
     if credential.secret_name(seen.identity) not in seen.contents:
         return Held(denied.reason, denied.message)
+    if isinstance(outcome, Due) and outcome.reason in _NOT_KEPT:
+        return Held(
+            denied.reason, f"{denied.message}; what was issued before has to be replaced, and is not: {outcome.message}"
+        )
     ends = credential.ends(seen)
     until = f"until it ends at {format_time(ends)}, and not renewed" if ends else "and not rotated"
     return Held(denied.reason, f"{denied.message}; what was issued before is kept {until}")
+
+
+# Reasons to replace a credential that nobody is to accept any more, or soon: it is not just kept until it ends.
+_NOT_KEPT = frozenset({Reason.REVOKED, Reason.EXPIRED, Reason.ISSUER_TAINTED, Reason.INCORRECT_ISSUER})
 
 
 def _is_new(due: Due) -> bool:

@@ -155,7 +155,7 @@ def of_trust_domain(
     now: datetime,
     publication: Publication | None = None,
     lists: Lists | None = None,
-    crl_problem: Failure | None = None,
+    crl_problem: Failure | Held | None = None,
     more: Sequence[tuple[str, bool, str, str]] = (),
 ) -> Json:
     """Return the whole status of a trust domain.
@@ -194,7 +194,7 @@ def of_trust_domain(
         status["bundle"] = publication.report(previous.get("bundle") or {})
     failures = [failure for failure in (problem, crl_problem) if isinstance(failure, Failure)]
     # A list that can't be written is an outage: a revocation that is asked for meanwhile must not wait for hours.
-    ends = now if crl_problem is not None else _signs_until(seen, now)
+    ends = now if isinstance(crl_problem, Failure) else _signs_until(seen, now)
     return _finish(status, deadline, _backoff(failures, previous, domain.meta, now, ends))
 
 

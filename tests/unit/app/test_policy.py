@@ -374,3 +374,28 @@ async def test_identities_that_a_rule_denies_are_looked_at_once_each(world):
     assert await world.settle() == 50
     assert world.api.writes["status"] >= 50 and not world.api.writes["create"]
     assert await world.settle(timedelta(minutes=5)) == 0
+
+
+@scenario
+async def test_what_is_of_no_use_any_more_is_not_said_to_be_kept(world):
+    """Revoked, or over: who is called must not read that the service has what it needs."""
+    label(world, "shop")
+    key = world.apply({"certificate": {}})
+    other = world.apply({"certificate": {}}, name="other", uid="uid-2")
+    await world.settle()
+    domain(world, policy={"rules": [{"name": "never", "expression": "false", "message": "not you"}]})
+    world.apply({"certificate": {}}, annotations={"serviceidentity.dev/revoke": "1"})
+    await world.settle()
+
+    def message(key):
+        assert world.ready(key) == ("False", "PolicyDenied")
+        return world.status(key)["conditions"][0]["message"]
+
+    assert message(key).endswith("has to be replaced, and is not: revocation asked for by annotation")
+    assert "is kept until" in message(other)
+    await world.settle(25 * HOUR)
+    assert message(other).endswith("and is not: the certificate expired at 2026-01-02T12:00:00Z")
+    world.api.writes.clear()
+    world.engine.wake([key, other])
+    await world.settle()
+    assert world.api.writes == {}

@@ -8,7 +8,7 @@ from serviceidentity.domain.model import identity_key
 from serviceidentity.errors import ConflictError, RetryableError
 from tests.unit.domain.builders import DAY, HOUR, T0
 
-A, B = identity_key("shop", "a"), identity_key("shop", "b")
+A, B, C = (identity_key("shop", name) for name in "abc")
 
 
 class Clock:
@@ -43,6 +43,41 @@ def test_a_key_woken_while_it_runs_runs_once_more():
         assert await queue.get() == A
         queue.done(A)
         assert len(queue) == 0
+
+    asyncio.run(test())
+
+
+def test_who_can_wait_runs_once_when_the_others_have_run():
+    async def test():
+        queue = WorkQueue(Clock())
+        queue.wake(B)
+        queue.wake(C)
+        for _ in range(2):
+            other = await queue.get()
+            queue.wake_later(A)
+            assert len(queue) == 3 - (other == C), "what waits counts as work"
+            queue.done(other)
+        assert await queue.get() == A
+        queue.wake_later(A)
+        queue.done(A)
+        assert await queue.get() == A, "what was new while it ran is looked at as well"
+        queue.done(A)
+        assert len(queue) == 0
+
+    asyncio.run(test())
+
+
+def test_who_can_wait_does_so_for_a_second_at_most():
+    async def test():
+        clock = Clock()
+        queue = WorkQueue(clock)
+        queue.wake(B)
+        await queue.get()
+        queue.wake_later(A)
+        queue.wake_due()
+        clock.now += timedelta(seconds=1)
+        queue.wake_due()
+        assert await queue.get() == A
 
     asyncio.run(test())
 

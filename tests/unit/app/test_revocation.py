@@ -522,3 +522,34 @@ async def test_the_secrets_of_lists_say_what_they_are_and_hold_no_key(world):
 
 def fingerprint(world):
     return next(a["fingerprint"] for a in world.status(DEFAULT)["authorities"] if a["role"] == "Intermediate")
+
+
+@pytest.mark.parametrize("end", ["gone", "being deleted", "invalid"])
+@scenario
+async def test_a_trust_domain_that_ends_and_those_it_has_revoked_are_at_rest(world, end):
+    """They would wake each other for ever, and nobody else would get a turn."""
+    world.apply(LEAF)
+    await world.settle()
+    await revoke(world)
+    looks, reconcile = [], world.engine._reconcile
+
+    async def counted(key):
+        looks.append(key)
+        return await reconcile(key) if len(looks) < 100 else None
+
+    world.engine._reconcile = counted
+    inventory, body = world.engine.inventory, world.api.objects[DEFAULT]
+    world.api.version += 1
+    meta = body["metadata"] | {"resourceVersion": str(world.api.version), "generation": 9}
+    match end:
+        case "gone":
+            world.engine.wake(inventory.drop_trust_domain("default"))
+        case "being deleted":
+            meta |= {"deletionTimestamp": "2026-01-01T12:00:00Z"}
+            world.engine.wake(inventory.put_trust_domain(body | {"metadata": meta}))
+        case "invalid":
+            spec = body["spec"] | {"propagation": "soon"}
+            world.api.objects[DEFAULT] = body | {"metadata": meta, "spec": spec}
+            world.engine.wake(inventory.put_trust_domain(world.api.objects[DEFAULT]))
+    await world.settle()
+    assert len(looks) < 10

@@ -181,3 +181,19 @@ async def test_the_line_goes_on_when_the_clock_is_put_back(world):
     await world.settle()
     await world.settle(3 * SECOND)
     assert len(issuers(world)) == 1
+
+
+@scenario
+async def test_a_trust_domain_looks_once_at_what_all_of_its_identities_did(world):
+    """It looks at every identity in each pass: once for each of them would be quadratic."""
+    change(world)
+    for number in range(60):
+        world.apply({"certificate": {}}, name=f"s{number}", uid=f"u-{number}")
+    await world.settle()
+    taint(world, "default-intermediate-1")
+    await world.settle()
+    looks = 0
+    while len(issuers(world)) > 1:
+        passes = await world.settle(SECOND)
+        looks += passes - 3
+    assert 19 <= looks <= 2 * 20

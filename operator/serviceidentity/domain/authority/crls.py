@@ -15,8 +15,8 @@ from typing import Final
 
 from serviceidentity.domain.authority.crl_records import Crl, Revocation, crl_name, write_crl
 from serviceidentity.domain.authority.lifecycle import Hierarchy, made_for_another, retirement_of
-from serviceidentity.domain.authority.records import Authority, Role
-from serviceidentity.domain.material import SecretContent
+from serviceidentity.domain.authority.records import AUTHORITY_UNREADABLE, Authority, Locked, Role
+from serviceidentity.domain.material import Held, SecretContent
 from serviceidentity.domain.model import TrustDomain
 from serviceidentity.domain.pki.crl import serial_of
 from serviceidentity.domain.schedule import renewal_time, upcoming
@@ -180,9 +180,37 @@ def plan(seen: Lists, now: datetime) -> tuple[CrlStep, ...]:
     """Return what to do now for the lists of a trust domain; empty when all is as it should be, or has to wait."""
     if made_for_another(seen.hierarchy, now) is not None or not has_lists(seen, now):
         return ()
+    issued = (step for step in _due(seen, now) if not isinstance(step.authority.key, Locked))
+    return (*issued, *_removals(seen, now))
+
+
+def waiting(seen: Lists, now: datetime) -> Held | None:
+    """Say which list is due and waits for its authority's key, which can't be read now; the others do not wait."""
+    if made_for_another(seen.hierarchy, now) is not None or not has_lists(seen, now):
+        return None
+    for step in _due(seen, now):
+        if isinstance(step.authority.key, Locked):
+            name, why = step.authority.view.name, step.authority.key.message
+            return Held(AUTHORITY_UNREADABLE, f"a list is due, and the key in Secret {name} can't be read: {why}")
+    return None
+
+
+def unlisted(seen: Lists, now: datetime) -> bool:
+    """Say whether an intermediate that belongs on the list of its root is not on it yet."""
+    for entry in revoked_authorities(seen.hierarchy, now):
+        for root in seen.hierarchy.of(Role.ROOT):
+            if root.fingerprint != entry.issuer or not issues_lists(seen.hierarchy, root, now):
+                continue
+            crl = seen.found.get(root.view.name)
+            if crl is None or entry.serial_number not in crl.entries:
+                return True
+    return False
+
+
+def _due(seen: Lists, now: datetime) -> list[IssueCrl]:
     authorities = sorted(seen.hierarchy.authorities, key=lambda a: (a.role is not Role.ROOT, a.generation))
     issued = (_issue(seen, a, now) for a in authorities if issues_lists(seen.hierarchy, a, now))
-    return (*(step for step in issued if step is not None), *_removals(seen, now))
+    return [step for step in issued if step is not None]
 
 
 def deadline(seen: Lists, now: datetime) -> datetime | None:
