@@ -193,3 +193,16 @@ def files_of(space: Space) -> dict[str, dict[str, bytes]]:
     return {
         name: {key: b64decode(value) for key, value in item["data"].items()} for name, item in space.secrets().items()
     }
+
+
+def test_others_are_served_when_a_trust_domain_goes_that_has_revoked_something(
+    space: Space, control_plane: ControlPlane
+):
+    for name in (space.name, f"{space.name}-next"):
+        trust_domain(control_plane, name, deletionPolicy="Delete")
+        service = name.removeprefix("t-")
+        space.apply(service, {"trustDomainRef": {"name": name}, "certificate": {}})
+        space.ready(service)
+        space.kubectl("annotate", "sid", service, "serviceidentity.dev/revoke=1")
+        eventually(lambda name=name: any(one["revoked"] for one in crl_status(control_plane, name).values()))
+        control_plane.kubectl("delete", "td", name)
