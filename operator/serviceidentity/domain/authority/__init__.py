@@ -1,17 +1,15 @@
 """The authorities of a trust domain: what they are, how their life goes, who signs."""
 
 from serviceidentity.domain.authority import crl_records, crl_report, crls
+from serviceidentity.domain.authority.hierarchy import Hierarchy, renewal_of, state_of
 from serviceidentity.domain.authority.lifecycle import (
-    Hierarchy,
     activation_of,
     deadline,
     last_use,
     plan,
     renewal_is_due,
-    renewal_of,
     retirement_of,
     rotation_asked_for,
-    state_of,
 )
 from serviceidentity.domain.authority.records import (
     AUTHORITY_MISSING,

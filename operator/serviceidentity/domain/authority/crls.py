@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Final
 
 from serviceidentity.domain.authority.crl_records import Crl, Revocation, crl_name, write_crl
-from serviceidentity.domain.authority.lifecycle import Hierarchy, made_for_another, retirement_of
+from serviceidentity.domain.authority.hierarchy import Hierarchy
+from serviceidentity.domain.authority.lifecycle import made_for_another, retirement_of
 from serviceidentity.domain.authority.records import Authority, Role
 from serviceidentity.domain.material import SecretContent
 from serviceidentity.domain.model import TrustDomain

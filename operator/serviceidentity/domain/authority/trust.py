@@ -5,7 +5,8 @@ from datetime import datetime
 
 from cryptography import x509
 
-from serviceidentity.domain.authority.lifecycle import Hierarchy, made_for_another
+from serviceidentity.domain.authority.hierarchy import Hierarchy
+from serviceidentity.domain.authority.lifecycle import made_for_another
 from serviceidentity.domain.authority.records import Authority, Locked, Role
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.model import TrustDomain
