@@ -74,7 +74,7 @@ def issues_lists(seen: Hierarchy, authority: Authority, now: datetime) -> bool:
 
     One whose key is elsewhere has its list there.
     """
-    if authority.key is None:
+    if not authority.key_is_here:
         return False
     root = authority if authority.role is Role.ROOT else seen.root_of(authority)
     if root is None or not authority.not_before <= now < min(authority.not_after, root.not_after):

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from serviceidentity.domain.authority.records import Authority, AuthorityState, Role, Usage
-from serviceidentity.domain.authority.sources import Source, brought_role
+from serviceidentity.domain.authority.sources import Source, imported_role
 from serviceidentity.domain.authority.upstream import Upstream
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.model import TrustDomain
@@ -61,14 +61,14 @@ class Hierarchy:
 
     def is_elsewhere(self, role: Role) -> bool:
         """Say whether authorities of that role are not made here but copied from where they are kept."""
-        return self.domain.root_is_elsewhere if role is Role.ROOT else brought_role(self.domain) is Role.INTERMEDIATE
+        return self.domain.root_is_elsewhere if role is Role.ROOT else imported_role(self.domain) is Role.INTERMEDIATE
 
     def can_sign(self, root: Authority, now: datetime) -> bool:
         """Say whether an intermediate can be made under the root: its key is here, or where requests are sent to."""
         if self.domain.intermediate.vault is not None:
             source = self.source
             return isinstance(source, Upstream) and source.root == root.certificate and now < source.signs_until
-        return root.key is not None and not self.is_elsewhere(Role.INTERMEDIATE)
+        return root.key_is_here and not self.is_elsewhere(Role.INTERMEDIATE)
 
     def is_tainted(self, authority: Authority) -> bool:
         """Say whether the authority, or the one that signed it, is not to be trusted."""

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from serviceidentity.domain.authority.hierarchy import Hierarchy
 from serviceidentity.domain.authority.records import Role, authority_name, newest
-from serviceidentity.domain.authority.sources import Brought, Source
+from serviceidentity.domain.authority.sources import Source
 from serviceidentity.domain.authority.steps import ImportAuthority, Verdict
 from serviceidentity.domain.material import Held
 
@@ -29,10 +29,10 @@ def root_elsewhere_changed(seen: Hierarchy, _now: datetime) -> Verdict | None:
     return import_step(seen, Role.ROOT, f"{source.title} has another root")
 
 
-def brought_intermediate_changed(seen: Hierarchy, now: datetime) -> Verdict | None:
-    """People brought another intermediate along; its root is here by now."""
+def intermediate_elsewhere_changed(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """There is another intermediate where they come from; its root is here by now."""
     brought, active = seen.source, seen.active(Role.INTERMEDIATE)
-    if not isinstance(brought, Brought) or brought.role is not Role.INTERMEDIATE:
+    if not isinstance(brought, Source) or not brought.has_intermediate:
         return None
     if brought.is_copied_to(newest(seen.authorities, Role.INTERMEDIATE)):
         return None

@@ -21,8 +21,8 @@ from serviceidentity.domain.authority.hierarchy import (
     state_of,
 )
 from serviceidentity.domain.authority.imports import (
-    brought_intermediate_changed,
     import_step,
+    intermediate_elsewhere_changed,
     root_elsewhere_changed,
 )
 from serviceidentity.domain.authority.records import (
@@ -45,7 +45,7 @@ from serviceidentity.domain.authority.signing import (
     ROTATIONS,
     validity_of,
 )
-from serviceidentity.domain.authority.sources import Source, brought_role
+from serviceidentity.domain.authority.sources import Source, imported_role
 from serviceidentity.domain.authority.steps import MakeAuthority, MarkAuthority, RetireAuthority, Verdict
 from serviceidentity.domain.authority.upstream import Upstream
 from serviceidentity.domain.material import Held
@@ -325,8 +325,8 @@ def renewal_is_due(seen: Hierarchy, now: datetime) -> datetime | None:
 
 
 def _newest_brought(seen: Hierarchy) -> list[Authority]:
-    """Return the copy of what people brought along last, if they do."""
-    role = brought_role(seen.domain)
+    """Return the copy of what was brought along last, or of the authority that signs elsewhere."""
+    role = imported_role(seen.domain)
     latest = None if role is None else newest(seen.authorities, role)
     return [] if latest is None or latest.imported_from is None else [latest]
 
@@ -355,7 +355,7 @@ CHECKS: Final[tuple[Callable[[Hierarchy, datetime], Verdict | None], ...]] = (
     key_unreadable,
     root_missing,
     root_elsewhere_changed,
-    brought_intermediate_changed,
+    intermediate_elsewhere_changed,
     root_needs_successor,
     prepared_root_signs_its_intermediate,
     prepared_root_is_published,

@@ -319,7 +319,7 @@ class Certificate:
         self, seen: Observed, view: SecretView | None, now: datetime
     ) -> tuple[bytes, keys.PrivateKey, dict[str, str]]:
         spec, trust = _spec(seen), seen.trust
-        if not isinstance(trust, Trust) or isinstance(trust.signer, Held):
+        if not isinstance(trust, Trust) or not isinstance(trust.signer, Issuer):
             raise PkiError("nobody signs for the trust domain now")
         signer = trust.signer
         # Whatever the certificate is issued for: what is asked to be revoked now is neither kept nor forgotten.
