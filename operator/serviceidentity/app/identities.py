@@ -18,7 +18,7 @@ from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.authority import Trust
-from serviceidentity.domain.credentials import CREDENTIALS, keyring, revocation
+from serviceidentity.domain.credentials import CREDENTIALS, keyring, leaf, revocation
 from serviceidentity.domain.credentials.base import Caller, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
@@ -280,10 +280,14 @@ class IdentityReconciler(Reconciler):
         spec = seen.identity.certificate
         if action.credential.name == "certificate" and spec is not None and needs_password(spec):
             password = await self._keystore_password(seen.identity)
-        if spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA:
-            # Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes.
-            return await asyncio.to_thread(action.credential.render, seen, action.due, now, password)
-        return action.credential.render(seen, action.due, now, password)
+        credential, due = action.credential, action.due
+        # Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes.
+        heavy = spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA
+        order = await asyncio.to_thread(credential.order, seen, due, now) if heavy else credential.order(seen, due, now)
+        signed = leaf.sign(order) if order is not None else None
+        if heavy:
+            return await asyncio.to_thread(credential.render, seen, due, now, password, signed)
+        return credential.render(seen, due, now, password, signed)
 
     async def _keystore_password(self, identity: Identity) -> bytes | None:
         ref = identity.certificate.keystore_password if identity.certificate else None
