@@ -10,6 +10,7 @@ from typing import Any
 from serviceidentity.app.admission import Admission
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.inventory import Entry
+from serviceidentity.app.leaves import LeafRefusedError, LeafSigner, SignerAwayError
 from serviceidentity.app.pace import Pace
 from serviceidentity.app.ports import Workloads
 from serviceidentity.app.reconciler import Reconciler
@@ -18,7 +19,7 @@ from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.authority import Trust
-from serviceidentity.domain.credentials import CREDENTIALS, keyring, leaf, revocation
+from serviceidentity.domain.credentials import CREDENTIALS, keyring, revocation
 from serviceidentity.domain.credentials.base import Caller, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
@@ -50,9 +51,10 @@ class PasswordMissingError(ServiceIdentityError):
 class IdentityReconciler(Reconciler):
     """Makes the Secrets of an identity what its spec asks for."""
 
-    def __init__(self, *parts: Any, crls: CrlRegistry, workloads: Workloads) -> None:
+    def __init__(self, *parts: Any, crls: CrlRegistry, workloads: Workloads, signer: LeafSigner) -> None:
         super().__init__(*parts)
         self._crls = crls
+        self._signer = signer
         self._pace = Pace()
         self._rollouts = Rollouts(workloads, self._events, self._clock)
         self._admission = Admission(self._inventory, self._trust)
@@ -284,7 +286,7 @@ class IdentityReconciler(Reconciler):
         # Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes.
         heavy = spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA
         order = await asyncio.to_thread(credential.order, seen, due, now) if heavy else credential.order(seen, due, now)
-        signed = leaf.sign(order) if order is not None else None
+        signed = await self._signer.sign(order) if order is not None else None
         if heavy:
             return await asyncio.to_thread(credential.render, seen, due, now, password, signed)
         return credential.render(seen, due, now, password, signed)
@@ -341,8 +343,10 @@ def _obstacle(outcome: BaseException | None, now: datetime) -> Obstacle | None:
             return Failure(status.CONFLICT, str(outcome))
         case RejectedError():
             return Failure(status.REJECTED, str(outcome))
-        case PkiError():
+        case PkiError() | LeafRefusedError():
             return Failure(status.ISSUE_FAILED, str(outcome))
+        case SignerAwayError():
+            return Held(outcome.reason, str(outcome), retry=outcome.retry)
         case PasswordMissingError():  # no watch tells of a Secret that is not ours
             return Held("KeystorePasswordMissing", str(outcome), retry=now + _PASSWORD_RETRY)
     return None
