@@ -209,6 +209,18 @@ def test_what_is_not_there_or_not_allowed_is_told_apart(bao: OpenBao) -> None:
         during(bao, lambda pki: pki.sign_leaf("pki", source.issuer_id, "services", request), policy="default")
 
 
+def test_a_leaf_is_revoked_and_once_more_does_nothing(bao: OpenBao) -> None:
+    bao.request("POST", "pki/roles/unstored", role_in_docs() | {"no_store": "true"})
+    for role in ("services", "unstored"):
+        made = certificates.load_chain(signed(bao, role=role).chain)[0]
+        text = certificates.encode_chain(made).decode()
+        for _ in range(2):
+            during(bao, lambda pki, text=text: pki.revoke("pki", text))  # type: ignore[misc]
+        crl = bao.request("GET", f"pki/issuer/{found(bao).issuer_id}/crl")["data"]["crl"]
+        listed = x509.load_pem_x509_crl(crl.encode())
+        assert listed.get_revoked_certificate_by_serial_number(made.serial_number) is not None
+
+
 def test_a_root_that_signs_leaves_itself_is_refused(bao: OpenBao) -> None:
     roots = [found(bao).root]
     listed = bao.request("LIST", "pki/issuers")["data"]["keys"]

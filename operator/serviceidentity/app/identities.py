@@ -287,9 +287,20 @@ class IdentityReconciler(Reconciler):
         heavy = spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA
         order = await asyncio.to_thread(credential.order, seen, due, now) if heavy else credential.order(seen, due, now)
         signed = await self._signer.sign(order) if order is not None else None
+        if signed is not None and action.credential.name == revocation.CREDENTIAL:
+            await self._revoke_elsewhere(seen, now)  # before it is stored: then it is on record as done
         if heavy:
             return await asyncio.to_thread(credential.render, seen, due, now, password, signed)
         return credential.render(seen, due, now, password, signed)
+
+    async def _revoke_elsewhere(self, seen: Observed, now: datetime) -> None:
+        """Have what is to be revoked, and was signed elsewhere, revoked there: its lists are not ours."""
+        meta, spec = seen.identity.meta, seen.identity.certificate
+        views = revocation.secrets_of(seen.contents.values(), spec.secret_name) if spec is not None else []
+        asked = [view for view in views if ownership.revocation_requested(meta, view)]
+        if asked and isinstance(seen.trust, Trust):
+            issuers = self._trust.authorities(seen.trust.domain)
+            await self._signer.revoke(revocation.elsewhere(meta, asked, issuers, now))
 
     async def _keystore_password(self, identity: Identity) -> bytes | None:
         ref = identity.certificate.keystore_password if identity.certificate else None

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -21,7 +22,7 @@ SPREAD: Final = 10  # seconds over which those who were turned away come back
 
 
 class LeafRefusedError(ServiceIdentityError):
-    """Vault refused to sign a leaf: trying again soon won't help."""
+    """Vault refused to sign or revoke a leaf: trying again soon won't help."""
 
 
 class SignerAwayError(ServiceIdentityError):
@@ -50,10 +51,27 @@ class LeafSigner:
         if not isinstance(order.signer, RemoteIssuer):
             return leaf.sign(order)
         if self._pki is None:
-            retry = self._clock() + timedelta(seconds=30)
-            raise SignerAwayError("VaultNotConfigured", "the operator was started without VAULT_ADDR", retry)
+            raise self._not_configured()
         answer = await self._ask(self._pki, order, order.signer)
         return remote_leaf.examined(order, answer, self._clock())
+
+    async def revoke(self, certificates: Iterable[tuple[RemoteIssuer, str]]) -> None:
+        """Have certificates revoked where they were signed. Raises LeafRefusedError and SignerAwayError."""
+        for signer, certificate in certificates:
+            if self._pki is None:
+                raise self._not_configured()
+            try:
+                async with self._places:
+                    await self._pki.revoke(signer.mount, certificate)
+            except RetryableError as error:
+                raise Gate(self._clock).away(f"the one before it can't be revoked at Vault: {error}") from None
+            except PortError as error:
+                message = f"the certificate to replace was not revoked by Vault's PKI engine at {signer.mount}: {error}"
+                raise LeafRefusedError(message) from None
+
+    def _not_configured(self) -> SignerAwayError:
+        retry = self._clock() + timedelta(seconds=30)
+        return SignerAwayError("VaultNotConfigured", "the operator was started without VAULT_ADDR", retry)
 
     async def _ask(self, pki: Pki, order: Order, signer: RemoteIssuer) -> str:
         gate = self._gates.setdefault((signer.mount, signer.issuer_id), Gate(self._clock))

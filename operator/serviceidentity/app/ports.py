@@ -62,6 +62,10 @@ class Pki(Protocol):
         """Have a leaf signed as the role allows; return it in PEM. RejectedError says what is not allowed."""
         ...
 
+    async def revoke(self, mount: str, certificate: str) -> None:
+        """Revoke a certificate, in PEM, that the engine signed; once more does nothing."""
+        ...
+
 
 class Statuses(Protocol):
     """Status subresources of our kinds."""

@@ -41,12 +41,20 @@ class FakePki:
     at_once: int = 0
     most_at_once: int = 0
     signed: Counter = field(default_factory=Counter)
+    revoked: list = field(default_factory=list)
+    refuses_revocation: Exception | None = None
 
     async def issuer(self, mount, name):
         assert (mount, name) == ("pki", "default")
         if self.fails:
             raise self.fails
         return PkiIssuer(self.default, tuple(pem(one).decode() for one in self.issuers[self.default].path))
+
+    async def revoke(self, mount, certificate):
+        assert mount == "pki"
+        if self.fails or self.refuses_revocation:
+            raise self.fails or self.refuses_revocation
+        self.revoked.append(certificates.load_chain(certificate.encode())[0])
 
     async def sign_leaf(self, mount, issuer_id, role, request):
         assert (mount, role) == ("pki", "services")
@@ -220,6 +228,27 @@ async def test_a_tainted_issuers_certificates_are_replaced_by_the_next_ones(worl
     for _ in range(4):
         await world.settle(LOOK)
     assert certificates.signed_by(leaf(world), pki.issuers["id-2"].certificate)
+
+
+@story
+async def test_what_is_revoked_is_revoked_at_vault_and_replaced_in_one_step(world, pki, domain, identity):
+    old, asked = leaf(world), {"serviceidentity.dev/revoke": "1"}
+    pki.refuses_revocation = RejectedError("Vault does not allow this: a bad token, or a policy that lacks it")
+    world.apply(LEAF, annotations=asked)
+    await world.settle(LOOK)
+    assert leaf(world) == old
+    assert world.ready(identity) == ("False", "IssueFailed")
+    assert "not revoked by Vault" in message(world, identity)
+    pki.refuses_revocation = None
+    for _ in range(30):
+        await world.settle(LOOK)
+    assert pki.revoked == [old]
+    assert leaf(world) != old
+    assert world.ready(identity) == ("True", "Ready")
+    world.apply(LEAF, annotations=asked | {"serviceidentity.dev/rotate": "1"})
+    await world.settle(LOOK)
+    assert pki.revoked == [old], "only what was asked for"
+    assert "CRLReady" not in {one["type"] for one in world.status(domain)["conditions"]}
 
 
 def test_without_an_address_the_condition_says_so():

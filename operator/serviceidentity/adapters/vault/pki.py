@@ -68,6 +68,10 @@ class VaultPki:
             raise RetryableError(_NO_ANSWER)
         return str(made)
 
+    async def revoke(self, mount: str, certificate: str) -> None:
+        # Not by its number: a role may keep no copies of what it signs (no_store).
+        await self._session.request("post", f"{quote(mount)}/revoke", {"certificate": certificate})
+
 
 # What Vault says when a role does not allow something, in its own words, and in ours: those may be shown.
 _REFUSALS: Final = (

@@ -42,5 +42,7 @@ def summary(lists: Lists) -> tuple[bool, str, str]:
     if misplaced:
         message = f"spec.revokedCertificates names {misplaced[0]}: put it in spec.taintedAuthorities instead"
         return False, "AuthorityNotTainted", message
+    if not any(one.key_is_here for one in lists.hierarchy.authorities):
+        return True, "Elsewhere", "no authority's key is here: their revocation lists are where their keys are"
     number = len({serial for crl in lists.found.values() for serial in crl.entries})
     return True, "Issued", f"every authority has a revocation list; {number} are revoked"
