@@ -84,6 +84,7 @@ class IdentityReconciler(Reconciler):
         }
         due = [action for action in plan if not isinstance(action, Hold)]
         actions = [action for action in due if isinstance(action, Remove) or action.credential.condition not in blocked]
+        actions += self._while_blocked(seen, due, blocked, now)
         actions, turn = self._in_turn(seen, actions, now)
         failures: dict[str, Obstacle] = {
             action.credential.name: blocked[action.credential.condition]
@@ -120,6 +121,14 @@ class IdentityReconciler(Reconciler):
         listed = {serial for _, serial in seen.revoked} if ours else set()
         if any(revocation.has_unlisted(meta, view, listed, now) for view in ours):
             self._wake({trust_domain_key(seen.identity.trust_domain)})
+
+    def _while_blocked(
+        self, seen: Observed, due: Sequence[Due], blocked: Mapping[str, Failure], now: datetime
+    ) -> list[Due]:
+        """Return what is done for a credential whose issue failed, while that is not tried again."""
+        names = {type_ for type_, failure in blocked.items() if failure.reason == status.ISSUE_FAILED}
+        waiting = (a for a in due if isinstance(a, Write) and a.due.fresh and a.credential.condition in names)
+        return [repair for action in waiting for repair in planning.meanwhile(action.credential, seen, now)]
 
     def _in_turn(self, seen: Observed, actions: list[Due], now: datetime) -> tuple[list[Due], datetime | None]:
         """Leave out what has to wait for its turn, when everything under an authority is replaced at once."""
@@ -266,7 +275,13 @@ class IdentityReconciler(Reconciler):
         location = (seen.identity.meta.namespace, action.secret)
         content: SecretContent | SecretView
         if isinstance(action, Write):
-            content = await self._render(seen, action, now)
+            try:
+                content = await self._render(seen, action, now)
+            except (PkiError, LeafRefusedError, SignerAwayError):
+                # Trust goes on: a root that replaces who can't sign waits until everyone has it.
+                for repair in planning.meanwhile(action.credential, seen, now):
+                    await self._store(seen, repair, now)
+                raise
             content = ownership.with_content_id(
                 content, secrets.token_hex(8), _same_to_consumers(seen, action, content)
             )

@@ -18,7 +18,7 @@ WAIT_FOR_PLACE: Final = 2.0
 LONGEST_ANSWER: Final = 10.0
 PAUSE_FIRST: Final = timedelta(seconds=2)
 PAUSE_LIMIT: Final = timedelta(seconds=10)
-SPREAD: Final = 10  # seconds over which those who were turned away come back
+SPREAD: Final = 5  # seconds over which those who were turned away come back
 
 
 class LeafRefusedError(ServiceIdentityError):

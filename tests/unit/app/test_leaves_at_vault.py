@@ -65,6 +65,8 @@ class FakePki:
         self.at_once -= 1
         if self.fails or self.refuses:
             raise self.fails or self.refuses
+        if issuer_id not in self.issuers:
+            raise RejectedError("its issuer is not there any more")
         self.signed[issuer_id] += 1
         return engine_signs(request, self.world.now, self.issuers[issuer_id], **self.changes)
 
@@ -198,6 +200,28 @@ def test_what_is_refused_or_not_as_asked_for_is_said_and_tried_again_later_and_l
         assert world.ready(key) == ("True", "Ready")
 
     told()
+
+
+@story
+async def test_an_issuer_that_is_gone_does_not_keep_the_next_ones_root_from_being_published(
+    world, pki, domain, identity
+):
+    await world.settle(15 * HOUR)
+    gone, pki.issuers["id-2"], pki.default = pki.issuers["id-1"], engine(2), "id-2"
+    world.apply({"certificate": {"duration": "23h"}}, generation=2)
+    pki.refuses = RejectedError("its issuer is not there any more")
+    await world.settle(timedelta(seconds=40))
+    assert world.ready(identity) == ("False", "IssueFailed")
+    for _ in range(3):
+        await world.settle(LOOK)
+    trusted = certificates.load_chain(world.api.stored[TLS].value("ca.crt"))
+    assert set(trusted) == {gone.path[-1], pki.issuers["id-2"].path[-1]}
+    pki.refuses = None
+    del pki.issuers["id-1"]
+    for _ in range(75):
+        await world.settle(timedelta(minutes=1))
+    assert world.ready(identity) == ("True", "Ready")
+    assert certificates.signed_by(leaf(world), pki.issuers["id-2"].certificate)
 
 
 @story
