@@ -108,31 +108,35 @@ class Gate:
         self._failures = 0
         self._trouble = ""
         self._closed_until: datetime | None = None
+        self._asked_until: datetime | None = None
 
     def let_in(self) -> bool:
         """Say whether this is the first one who asks again. Raises SignerAwayError while nobody is to ask."""
         self.check()
         if self._closed_until is None:
             return False
-        self._closed_until = self._clock() + PAUSE_LIMIT
+        self._asked_until = self._clock() + PAUSE_LIMIT
         return True
 
     def check(self) -> None:
         """Raise SignerAwayError while nobody is to ask."""
-        # A pause that is longer than any was made before the clock was put back.
-        until, now = self._closed_until, self._clock()
-        if until is not None and now < until <= now + PAUSE_LIMIT:
-            raise self.away()
+        now = self._clock()
+        for until in (self._closed_until, self._asked_until):
+            # A pause that is longer than any was made before the clock was put back.
+            if until is not None and now < until <= now + PAUSE_LIMIT:
+                raise self.away()
 
     def close(self, trouble: str) -> None:
         """Turn everyone away for a while, longer each time."""
+        self._asked_until = None
         self._closed_until = self._clock() + min(PAUSE_FIRST * 2 ** min(self._failures, 10), PAUSE_LIMIT)
         self._failures += 1
         self._trouble = trouble
 
     def open(self) -> None:
         """Let everyone in: it answers."""
-        self._closed_until, self._failures = None, 0
+        self._closed_until = self._asked_until = None
+        self._failures = 0
 
     def away(self, trouble: str = "") -> SignerAwayError:
         """Return what to tell who is turned away: what the trouble is, and when to come back, each at another time."""

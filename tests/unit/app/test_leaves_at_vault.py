@@ -4,9 +4,11 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from unittest.mock import patch
 
 import pytest
 
+from serviceidentity.app import leaves
 from serviceidentity.app.leaves import AT_ONCE
 from serviceidentity.app.ports import PkiIssuer
 from serviceidentity.domain.pki import certificates
@@ -35,6 +37,7 @@ class FakePki:
     issuers: dict[str, Company] = field(default_factory=lambda: {"id-1": engine(1)})
     default: str = "id-1"
     fails: Exception | None = None
+    hangs: bool = False
     refuses: Exception | None = None
     changes: dict = field(default_factory=dict)
     asked: int = 0
@@ -61,8 +64,10 @@ class FakePki:
         self.asked += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(0.001)
-        self.at_once -= 1
+        try:
+            await asyncio.sleep(3600 if self.hangs else 0.001)
+        finally:
+            self.at_once -= 1
         if self.fails or self.refuses:
             raise self.fails or self.refuses
         if issuer_id not in self.issuers:
@@ -129,7 +134,7 @@ async def test_many_at_once_are_few_at_once_for_vault(world, pki, domain, identi
     for number in range(60):
         world.apply(LEAF, name=f"service-{number}")
     await world.settle()
-    assert pki.most_at_once <= AT_ONCE
+    assert pki.most_at_once == AT_ONCE == 3
     assert sum(pki.signed.values()) == 61
 
 
@@ -241,6 +246,22 @@ async def test_other_credentials_do_not_wait_for_vault(world, pki, domain, ident
     assert ("shop", "both-hmac") in world.api.stored
     assert ("shop", "both-tls") not in world.api.stored
     assert world.ready(key) == ("False", "VaultUnavailable")
+
+
+@story
+async def test_a_vault_that_hangs_holds_up_nobody_who_does_not_need_it(world, pki, domain, identity):
+    pki.hangs, pki.asked = True, 0
+    waiting = [world.apply(LEAF, name=f"service-{number}") for number in range(60)]
+    others = [world.apply({"hmac": {}}, name=f"other-{number}") for number in range(10)]
+    with patch.object(leaves, "LONGEST_ANSWER", 0.2), patch.object(leaves, "WAIT_FOR_PLACE", 0.05):
+        await world.settle()
+        assert {world.ready(key) for key in others} == {("True", "Ready")}
+        assert {world.ready(key) for key in waiting} == {("False", "VaultUnavailable")}
+        assert pki.asked <= 2 * AT_ONCE
+    pki.hangs = False
+    for _ in range(3):
+        await world.settle(LOOK)
+    assert {world.ready(key) for key in waiting} == {("True", "Ready")}
 
 
 @story
