@@ -120,11 +120,8 @@ class Gate:
 
     def check(self) -> None:
         """Raise SignerAwayError while nobody is to ask."""
-        now = self._clock()
-        for until in (self._closed_until, self._asked_until):
-            # A pause that is longer than any was made before the clock was put back.
-            if until is not None and now < until <= now + PAUSE_LIMIT:
-                raise self.away()
+        if self._is_to_come(self._closed_until) or self._is_to_come(self._asked_until):
+            raise self.away()
 
     def close(self, trouble: str) -> None:
         """Turn everyone away for a while, longer each time."""
@@ -140,7 +137,12 @@ class Gate:
 
     def away(self, trouble: str = "") -> SignerAwayError:
         """Return what to tell who is turned away: what the trouble is, and when to come back, each at another time."""
-        back = max(self._closed_until or self._clock(), self._clock())
+        until = self._closed_until
+        back = until if until is not None and self._is_to_come(until) else self._clock()
         spread = timedelta(seconds=random.randint(1, SPREAD))  # noqa: S311  # not for secrets
         message = f"the certificate can't be signed now: {trouble or self._trouble}"
         return SignerAwayError(UNAVAILABLE, message, back + spread)
+
+    def _is_to_come(self, until: datetime | None) -> bool:
+        # A pause that is longer than any was made before the clock was put back.
+        return until is not None and self._clock() < until <= self._clock() + PAUSE_LIMIT
