@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from serviceidentity.domain import authority, status
-from serviceidentity.domain.authority import RemoteIssuer, crls
+from serviceidentity.domain.authority import RemoteIssuer, crl_report, crls
 from serviceidentity.domain.authority.sealing import sealing_due
 from serviceidentity.domain.authority.steps import ImportAuthority
 from serviceidentity.domain.material import Held, MalformedError
@@ -165,6 +165,11 @@ def test_authorities_can_be_made_here_again_and_be_elsewhere_again():
 def test_there_are_no_lists_and_nothing_to_encrypt_without_a_key():
     made = at_vault(crl={})
     assert not any(crls.issues_lists(made.seen, a, made.now) for a in made.found)
+    assert crl_report.summary(crls.Lists(made.seen)) == (
+        True,
+        "Elsewhere",
+        "no authority's key is here: their revocation lists are where their keys are",
+    )
     assert not any(sealing_due(a, "another-kek", made.domain.meta) for a in made.found)
 
 
