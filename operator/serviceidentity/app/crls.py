@@ -86,7 +86,7 @@ class CrlIssuer:
         listed = [
             Revocation(item.serial_number, item.revoked_at or now, item.reason, item.issuer) for item in domain.revoked
         ]
-        issuers = seen.of(Role.INTERMEDIATE)
+        issuers = [one for one in seen.of(Role.INTERMEDIATE) if one.key_is_here]
         for key in self._inventory.identities_of(domain.meta.name):
             listed += self._owed(key, domain, issuers, now)
         return tuple(listed)

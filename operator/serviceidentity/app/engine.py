@@ -12,6 +12,7 @@ from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.keyguard import KeyEncryptionKeys, KeyGuard
+from serviceidentity.app.leaves import LeafSigner
 from serviceidentity.app.ports import Clock, Events, Pki, Secrets, Statuses, Workloads
 from serviceidentity.app.publisher import Publisher
 from serviceidentity.app.queue import WorkQueue
@@ -66,7 +67,11 @@ class Engine:
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self.crls = CrlRegistry(self.inventory, self._trust)
         self._identities = IdentityReconciler(
-            *parts, crls=self.crls, workloads=workloads, wake_later=self.queue.wake_later
+            *parts,
+            crls=self.crls,
+            workloads=workloads,
+            signer=LeafSigner(pki, clock),
+            wake_later=self.queue.wake_later,
         )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
         publisher = Publisher(self.inventory, stores, served)

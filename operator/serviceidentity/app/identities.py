@@ -10,6 +10,7 @@ from typing import Any
 from serviceidentity.app.admission import Admission
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.inventory import Entry
+from serviceidentity.app.leaves import LeafRefusedError, LeafSigner, SignerAwayError
 from serviceidentity.app.pace import Pace
 from serviceidentity.app.ports import Workloads
 from serviceidentity.app.reconciler import Reconciler
@@ -50,10 +51,18 @@ class PasswordMissingError(ServiceIdentityError):
 class IdentityReconciler(Reconciler):
     """Makes the Secrets of an identity what its spec asks for."""
 
-    def __init__(self, *parts: Any, crls: CrlRegistry, workloads: Workloads, wake_later: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        *parts: Any,
+        crls: CrlRegistry,
+        workloads: Workloads,
+        signer: LeafSigner,
+        wake_later: Callable[[Key], None],
+    ) -> None:
         super().__init__(*parts)
         self._wake_later = wake_later
         self._crls = crls
+        self._signer = signer
         self._pace = Pace()
         self._rollouts = Rollouts(workloads, self._events, self._clock)
         self._admission = Admission(self._inventory, self._trust)
@@ -83,6 +92,7 @@ class IdentityReconciler(Reconciler):
         }
         due = [action for action in plan if not isinstance(action, Hold)]
         actions = [action for action in due if isinstance(action, Remove) or action.credential.condition not in blocked]
+        actions += self._while_blocked(seen, due, blocked, now)
         actions, turn = self._in_turn(seen, actions, now)
         failures: dict[str, Obstacle] = {
             action.credential.name: blocked[action.credential.condition]
@@ -121,6 +131,14 @@ class IdentityReconciler(Reconciler):
         listed = {serial for _, serial in seen.revoked} if ours else set()
         if any(revocation.has_unlisted(meta, view, listed, now) for view in ours):
             self._wake_later(trust_domain_key(seen.identity.trust_domain))
+
+    def _while_blocked(
+        self, seen: Observed, due: Sequence[Due], blocked: Mapping[str, Failure], now: datetime
+    ) -> list[Due]:
+        """Return what is done for a credential whose issue failed, while that is not tried again."""
+        names = {type_ for type_, failure in blocked.items() if failure.reason == status.ISSUE_FAILED}
+        waiting = (a for a in due if isinstance(a, Write) and a.due.fresh and a.credential.condition in names)
+        return [repair for action in waiting for repair in planning.meanwhile(action.credential, seen, now)]
 
     def _in_turn(self, seen: Observed, actions: list[Due], now: datetime) -> tuple[list[Due], datetime | None]:
         """Leave out what has to wait for its turn, when everything under an authority is replaced at once."""
@@ -267,7 +285,13 @@ class IdentityReconciler(Reconciler):
         location = (seen.identity.meta.namespace, action.secret)
         content: SecretContent | SecretView
         if isinstance(action, Write):
-            content = await self._render(seen, action, now)
+            try:
+                content = await self._render(seen, action, now)
+            except (PkiError, LeafRefusedError, SignerAwayError):
+                # Trust goes on: a root that replaces who can't sign waits until everyone has it.
+                for repair in planning.meanwhile(action.credential, seen, now):
+                    await self._store(seen, repair, now)
+                raise
             content = ownership.with_content_id(
                 content, secrets.token_hex(8), _same_to_consumers(seen, action, content)
             )
@@ -283,10 +307,25 @@ class IdentityReconciler(Reconciler):
         spec = seen.identity.certificate
         if action.credential.name == "certificate" and spec is not None and needs_password(spec):
             password = await self._keystore_password(seen.identity)
-        if spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA:
-            # Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes.
-            return await asyncio.to_thread(action.credential.render, seen, action.due, now, password)
-        return action.credential.render(seen, action.due, now, password)
+        credential, due = action.credential, action.due
+        # Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes.
+        heavy = spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA
+        order = await asyncio.to_thread(credential.order, seen, due, now) if heavy else credential.order(seen, due, now)
+        signed = await self._signer.sign(order) if order is not None else None
+        if signed is not None and action.credential.name == revocation.CREDENTIAL:
+            await self._revoke_elsewhere(seen, now)  # before it is stored: then it is on record as done
+        if heavy:
+            return await asyncio.to_thread(credential.render, seen, due, now, password, signed)
+        return credential.render(seen, due, now, password, signed)
+
+    async def _revoke_elsewhere(self, seen: Observed, now: datetime) -> None:
+        """Have what is to be revoked, and was signed elsewhere, revoked there: its lists are not ours."""
+        meta, spec = seen.identity.meta, seen.identity.certificate
+        views = revocation.secrets_of(seen.contents.values(), spec.secret_name) if spec is not None else []
+        asked = [view for view in views if ownership.revocation_requested(meta, view)]
+        if asked and isinstance(seen.trust, Trust):
+            issuers = self._trust.authorities(seen.trust.domain)
+            await self._signer.revoke(revocation.elsewhere(meta, asked, issuers, now))
 
     async def _keystore_password(self, identity: Identity) -> bytes | None:
         ref = identity.certificate.keystore_password if identity.certificate else None
@@ -340,8 +379,10 @@ def _obstacle(outcome: BaseException | None, now: datetime) -> Obstacle | None:
             return Failure(status.CONFLICT, str(outcome))
         case RejectedError():
             return Failure(status.REJECTED, str(outcome))
-        case PkiError():
+        case PkiError() | LeafRefusedError():
             return Failure(status.ISSUE_FAILED, str(outcome))
+        case SignerAwayError():
+            return Held(outcome.reason, str(outcome), retry=outcome.retry)
         case PasswordMissingError():  # no watch tells of a Secret that is not ours
             return Held("KeystorePasswordMissing", str(outcome), retry=now + _PASSWORD_RETRY)
     return None

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from serviceidentity.domain.authority.upstream import SigningRequest
+from serviceidentity.domain.credentials.remote_leaf import LeafRequest
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import Key, Target
 from serviceidentity.domain.ownership import Metadata
@@ -55,6 +56,14 @@ class Pki(Protocol):
 
     async def sign_intermediate(self, mount: str, issuer_id: str, request: SigningRequest) -> str:
         """Have an intermediate signed; return its certificate and those above it in PEM."""
+        ...
+
+    async def sign_leaf(self, mount: str, issuer_id: str, role: str, request: LeafRequest) -> str:
+        """Have a leaf signed as the role allows; return it in PEM. RejectedError says what is not allowed."""
+        ...
+
+    async def revoke(self, mount: str, certificate: str) -> None:
+        """Revoke a certificate, in PEM, that the engine signed; once more does nothing."""
         ...
 
 

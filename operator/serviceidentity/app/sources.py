@@ -1,8 +1,9 @@
 """Where authorities come from that are not made here. No watch tells of changes there, so they are looked at."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from serviceidentity.app.ports import Pki, Secrets
 from serviceidentity.domain import authority
@@ -16,6 +17,7 @@ from serviceidentity.errors import MissingError, PortError, RejectedError
 
 LOOK_EVERY: Final = timedelta(seconds=10)
 ASK_EVERY: Final = timedelta(seconds=30)  # at Vault, as long as it answers
+At = TypeVar("At", bound=VaultIssuer)
 UNAVAILABLE: Final = "VaultUnavailable"
 
 
@@ -27,15 +29,17 @@ class Sources:
         self._namespace = namespace
         self._pki = pki
         self._brought: dict[Key, tuple[tuple[object, ...], Brought]] = {}
-        self._upstream: dict[Key, tuple[Meta, datetime, Upstream]] = {}
+        self._issuers: dict[Key, tuple[Meta, datetime, Source]] = {}
 
     async def read(self, domain: TrustDomain, now: datetime) -> Source | Held | None:
         """Return the authority that is not made here, Held when it can't be used, None when all are made here.
 
         Raises RetryableError when the API server does not answer.
         """
+        if domain.leaves is not None:
+            return await self._read_issuer(domain, domain.leaves, authority.read_issuing, now)
         if domain.intermediate.vault is not None:
-            return await self._read_upstream(domain, domain.intermediate.vault, now)
+            return await self._read_issuer(domain, domain.intermediate.vault, authority.read_upstream, now)
         return await self._read_brought(domain, now)
 
     async def sign(
@@ -71,19 +75,25 @@ class Sources:
             self._brought.pop(domain.key, None)
         return found
 
-    async def _read_upstream(self, domain: TrustDomain, at: VaultIssuer, now: datetime) -> Upstream | Held:
+    async def _read_issuer(
+        self,
+        domain: TrustDomain,
+        at: At,
+        read: Callable[[At, str, Sequence[str], datetime], Source | Held],
+        now: datetime,
+    ) -> Source | Held:
         if self._pki is None:
             return Held("VaultNotConfigured", "the operator was started without VAULT_ADDR")
-        known = self._upstream.get(domain.key)
+        known = self._issuers.get(domain.key)
         # Whoever changes the object, its annotations included, gets a new answer.
         if known is not None and known[0] == domain.meta and timedelta(0) <= now - known[1] < ASK_EVERY:
             return known[2]
-        self._upstream.pop(domain.key, None)
+        self._issuers.pop(domain.key, None)
         try:
             issuer = await self._pki.issuer(at.mount, at.issuer)
         except PortError as error:
             return Held(UNAVAILABLE, f"issuer {at.issuer} of Vault's PKI engine at {at.mount}: {error}")
-        found = authority.read_upstream(at, issuer.issuer_id, issuer.chain, now)
-        if isinstance(found, Upstream):
-            self._upstream[domain.key] = domain.meta, now, found
+        found = read(at, issuer.issuer_id, issuer.chain, now)
+        if isinstance(found, Source):
+            self._issuers[domain.key] = domain.meta, now, found
         return found

@@ -197,7 +197,7 @@ class TrustDomainReconciler(Reconciler):
 
     def _keys_condition(self, seen: Hierarchy) -> list[tuple[str, bool, str, str]]:
         """Return how private keys are stored, where they are to be encrypted."""
-        if not self._keys.encrypts or all(item.key is None for item in seen.authorities):
+        if not self._keys.encrypts or not any(item.key_is_here for item in seen.authorities):
             return []
         return [sealing.report(seen.authorities, self._keys.current, self._keys.trouble)]
 

@@ -102,6 +102,8 @@ async def ask(client: KubeClient, domain: str, step: str) -> str:
         raise UsageError(f"the root of {domain} is the one above Vault's issuer: make the new one there")
     if step == "rewrap" and not _encrypts(item):
         raise UsageError(f"the private keys of {domain} are stored in plain: the operator has no --ca-key-encryption")
+    if step in _BROUGHT_BY and "vault" in item["spec"].get("leaves", {}):
+        raise UsageError(f"the authorities of {domain} are Vault's: make the new one there")
     prepared = [one for one in _authorities(item) if one["state"] == AuthorityState.PREPARED]
     if step == "activate" and not prepared:
         # The request would be lost: it is about what is prepared when it is made.

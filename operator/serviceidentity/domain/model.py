@@ -270,6 +270,13 @@ class VaultIssuer:
 
 
 @dataclass(frozen=True, slots=True)
+class VaultSigner(VaultIssuer):
+    """An issuer that signs leaves, as far as a role of its PKI engine allows."""
+
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuthoritySpec:
     """A certificate authority to make; or, with `secret_name`, one that people keep in a Secret of that name.
 
@@ -324,6 +331,7 @@ class TrustDomain:
     crl: CrlSpec
     revoked: tuple[RevokedSpec, ...]
     bundle: BundleSpec | None = None
+    leaves: VaultSigner | None = None  # who signs them, when that is not an authority whose key is here
     policy: Policy = field(default_factory=default_policy)
 
     @property
@@ -339,7 +347,7 @@ class TrustDomain:
     @property
     def root_is_elsewhere(self) -> bool:
         """Say whether the roots are not made here."""
-        return self.brought_secret is not None or self.intermediate.vault is not None
+        return self.brought_secret is not None or self.intermediate.vault is not None or self.leaves is not None
 
 
 def spiffe_id(trust_domain: str, namespace: str, service_account: str) -> str:

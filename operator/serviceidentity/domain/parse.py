@@ -44,6 +44,7 @@ from serviceidentity.domain.model import (
     Target,
     TrustDomain,
     VaultIssuer,
+    VaultSigner,
     WorkloadKind,
 )
 from serviceidentity.domain.pki import crl
@@ -59,6 +60,7 @@ from serviceidentity.errors import InvalidSpecError
 _SHORTEST_CRL: Final = timedelta(seconds=10)
 _FIRST_UTC_TIME: Final = datetime(1950, 1, 1, tzinfo=UTC)  # RFC 5280 4.1.2.5.1
 _VAULT_PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
+_VAULT_ROLE: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 DEFAULT_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
 
@@ -104,7 +106,17 @@ def trust_domain(body: Json, compile_rule: Compile = no_expressions) -> TrustDom
         crl=_crl(spec),
         revoked=_revoked(spec),
         policy=policy(spec, compile_rule),
+        leaves=_leaves(_object(spec, "leaves", "spec")),
     )
+    if domain.leaves is not None:
+        for path, given in (
+            ("spec.root.secretRef", domain.root.secret_name),
+            ("spec.intermediate.secretRef", domain.intermediate.secret_name),
+            ("spec.intermediate.vault", domain.intermediate.vault),
+        ):
+            if given is not None:
+                raise InvalidSpecError(path, "must be left out, because Vault signs the leaves")
+        return domain
     if domain.intermediate.secret_name is not None and domain.intermediate.vault is not None:
         raise InvalidSpecError("spec.intermediate.secretRef", "must be left out, because Vault signs the intermediate")
     elsewhere = domain.intermediate.secret_name is not None or domain.intermediate.vault is not None
@@ -355,6 +367,18 @@ def _authority(spec: Json, field: str, common_name: str, duration: timedelta) ->
         secret_name=None if reference is None else _text(reference, "name", f"{path}.secretRef"),
         vault=_vault_issuer(_object(block, "vault", path), f"{path}.vault") if block.get("vault") is not None else None,
     )
+
+
+def _leaves(block: Json) -> VaultSigner | None:
+    """Read who signs leaves, when that is not an authority that is here."""
+    if block.get("vault") is None:
+        return None
+    path = "spec.leaves.vault"
+    vault = _object(block, "vault", "spec.leaves")
+    at, role = _vault_issuer(vault, path), _text(vault, "role", path)
+    if not _VAULT_ROLE.fullmatch(role):
+        raise InvalidSpecError(f"{path}.role", "must be the name of a role: letters, digits, dots, dashes, underscores")
+    return VaultSigner(at.mount, at.issuer, role)
 
 
 def _vault_issuer(block: Json, path: str) -> VaultIssuer:

@@ -7,7 +7,7 @@ from typing import Any
 
 from serviceidentity.domain import authority, parse, plan
 from serviceidentity.domain.authority import Hierarchy, MakeAuthority, Role, Trust
-from serviceidentity.domain.credentials import CREDENTIALS
+from serviceidentity.domain.credentials import CREDENTIALS, leaf
 from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, TrustDomain
@@ -86,10 +86,18 @@ def observed(spec: Mapping[str, Any] | None = None, trusted: Trust | Held = TRUS
     return replace(Observed(identity=identity(spec), trust=trusted), **changes)
 
 
+def rendered(
+    credential: Credential, seen: Observed, due: Due, now: datetime, password: bytes | None = None
+) -> SecretContent:
+    """What is written: ordered, signed here, assembled."""
+    order = credential.order(seen, due, now)
+    return credential.render(seen, due, now, password, leaf.sign(order) if order is not None else None)
+
+
 def issue(seen: Observed, credential: Credential, now: datetime = T0) -> Observed:
     """What is observed after the credential was written."""
     due = Due(Reason.DOES_NOT_EXIST, "")
-    content = credential.render(seen, due, now, None)
+    content = rendered(credential, seen, due, now)
     metadata = plan.metadata_of(seen, credential, content)
     name = credential.secret_name(seen.identity)
     view = view_of(content, name, labels=metadata.labels)

@@ -19,6 +19,7 @@ from tests.unit.domain.builders import (
     issue,
     issued,
     observed,
+    rendered,
     trust,
     with_data,
     with_spec,
@@ -124,7 +125,7 @@ def test_a_new_form_keeps_the_key_pair():
     verdict = decide(seen)
     assert isinstance(verdict, Due)
     assert (verdict.reason, verdict.fresh) == (Reason.OUTPUT_CHANGED, False)
-    content = CERTIFICATE.render(seen, verdict, T0, None)
+    content = rendered(CERTIFICATE, seen, verdict, T0)
     assert all(content.data[name] == seen.contents[NAME].data[name] for name in ("tls.crt", "tls.key"))
     assert "key.der" in content.data
 
@@ -136,7 +137,7 @@ def test_new_roots_keep_the_key_pair():
     verdict = decide(seen)
     assert isinstance(verdict, Due)
     assert (verdict.reason, verdict.fresh) == (Reason.TRUST_BUNDLE_CHANGED, False)
-    assert CERTIFICATE.render(seen, verdict, T0, None).data["tls.crt"] == seen.contents[NAME].data["tls.crt"]
+    assert rendered(CERTIFICATE, seen, verdict, T0).data["tls.crt"] == seen.contents[NAME].data["tls.crt"]
 
 
 @pytest.mark.parametrize(("policy", "same"), [("Never", True), ("Always", False)])

@@ -22,6 +22,7 @@ from tests.unit.domain.builders import (
     issue,
     issued,
     observed,
+    rendered,
     view_of,
     with_data,
     with_spec,
@@ -52,7 +53,7 @@ def settled(seen, now=T0):
         if verdict is None:
             return seen
         assert isinstance(verdict, Due)
-        content = CERTIFICATE.render(seen, verdict, now, None)
+        content = rendered(CERTIFICATE, seen, verdict, now)
         written = view_of(content, NAME)
         seen = replace(seen, contents={NAME: written}, known_good=frozenset({NAME}))
     pytest.fail("it goes on and on")
@@ -103,7 +104,7 @@ def test_a_password_that_is_no_text_does_not_stop_renewal(formats):
     now = T0 + 17 * HOUR
     verdict = CERTIFICATE.decide(seen, now)
     assert isinstance(verdict, Due)
-    content = CERTIFICATE.render(seen, verdict, now, None)
+    content = rendered(CERTIFICATE, seen, verdict, now)
     assert content.data["tls.crt"] != seen.contents[NAME].data["tls.crt"]
 
 

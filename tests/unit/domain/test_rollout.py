@@ -13,7 +13,18 @@ from serviceidentity.domain.material import SecretContent
 from serviceidentity.domain.model import RolloutSpec, Target, WorkloadKind, identity_key
 from serviceidentity.domain.rollout import Problem, Record, Restart, Workload
 from serviceidentity.errors import InvalidSpecError
-from tests.unit.domain.builders import CERTIFICATE, HMAC, HOUR, KEYRING, T0, identity, issued, observed, with_data
+from tests.unit.domain.builders import (
+    CERTIFICATE,
+    HMAC,
+    HOUR,
+    KEYRING,
+    T0,
+    identity,
+    issued,
+    observed,
+    rendered,
+    with_data,
+)
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 TARGET = Target(WorkloadKind.DEPLOYMENT, "order-service")
@@ -177,7 +188,7 @@ def test_the_annotation_has_a_valid_name_for_the_longest_identity():
 def write(seen, credential, now=T0, due=None):
     """What is stored when a credential is written, and whether it is the same to who uses it."""
     before = seen.contents[credential.secret_name(seen.identity)]
-    content = credential.render(seen, due or Due(Reason.DRIFTED, "", fresh=False), now, None)
+    content = rendered(credential, seen, due or Due(Reason.DRIFTED, "", fresh=False), now)
     return credential.consumed(before) == credential.consumed(content)
 
 

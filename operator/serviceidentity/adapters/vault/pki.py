@@ -1,4 +1,4 @@
-"""The PKI engine: reading an issuer and having intermediates signed. The port `Pki`."""
+"""The PKI engine: reading an issuer, having intermediates and leaves signed. The port `Pki`."""
 
 from typing import Final
 from urllib.parse import quote
@@ -7,7 +7,8 @@ from serviceidentity.adapters.vault.connection import Json
 from serviceidentity.adapters.vault.session import VaultSession
 from serviceidentity.app.ports import PkiIssuer
 from serviceidentity.domain.authority.upstream import SigningRequest
-from serviceidentity.errors import RetryableError
+from serviceidentity.domain.credentials.remote_leaf import LeafRequest
+from serviceidentity.errors import PortError, RejectedError, RetryableError
 
 _NO_ANSWER: Final = "Vault's answer can't be understood"
 
@@ -43,6 +44,57 @@ class VaultPki:
         if not _is_text(own, *above):
             raise RetryableError(_NO_ANSWER)
         return "\n".join([str(own), *above])
+
+    async def sign_leaf(self, mount: str, issuer_id: str, role: str, request: LeafRequest) -> str:
+        body = {
+            "csr": request.pem,
+            "common_name": request.common_name,
+            "exclude_cn_from_sans": True,
+            "alt_names": ",".join([*request.dns_names, *request.email_addresses]),
+            "ip_sans": list(request.ip_addresses),
+            "uri_sans": list(request.uris),
+            "ttl": f"{int(request.lifetime.total_seconds())}s",
+            "remove_roots_from_chain": True,
+            "format": "pem",
+        }
+        path = f"{quote(mount)}/issuer/{quote(issuer_id, safe='')}/sign/{quote(role, safe='')}"
+        try:
+            found = _data(await self._session.request("post", path, body))
+        except (RejectedError, RetryableError) as error:  # for an issuer that is gone OpenBao says 500
+            if (refusal := _refusal(error)) is None:
+                raise
+            raise RejectedError(refusal) from error
+        if not _is_text(made := found.get("certificate")):
+            raise RetryableError(_NO_ANSWER)
+        return str(made)
+
+    async def revoke(self, mount: str, certificate: str) -> None:
+        # Not by its number: a role may keep no copies of what it signs (no_store).
+        await self._session.request("post", f"{quote(mount)}/revoke", {"certificate": certificate})
+
+
+# What Vault says when a role does not allow something, in its own words, and in ours: those may be shown.
+_REFUSALS: Final = (
+    ("unknown role", "there is no such role"),
+    ("unable to find pki issuer", "its issuer is not there any more"),
+    ("uri subject alternative name", "the role does not allow a URI, such as the SPIFFE ID (allowed_uri_sans)"),
+    ("ip subject alternative name", "the role does not allow IP addresses (allow_ip_sans)"),
+    ("email address", "the role does not allow an e-mail address"),
+    (
+        "subject alternate name",
+        "the role does not allow a DNS name (allowed_domains, allow_any_name)",
+    ),
+    ("common name", "the role does not allow the common name (allowed_domains, allow_any_name, cn_validations)"),
+    ("role requires keys of type", "the role requires another kind of key (key_type)"),
+    ("role requires a minimum", "the role requires a longer key (key_bits)"),
+    ("beyond the expiration", "the certificate would live longer than the issuer"),
+)
+
+
+def _refusal(error: PortError) -> str | None:
+    """Return what a refusal means, if it is a known one. What the server wrote is compared, never shown."""
+    said = str(error.__cause__).lower()
+    return next((ours for theirs, ours in _REFUSALS if theirs in said), None)
 
 
 def _data(answer: Json) -> Json:

@@ -1,17 +1,16 @@
 """The authorities of a trust domain: what they are, how their life goes, who signs."""
 
 from serviceidentity.domain.authority import crl_records, crl_report, crls
+from serviceidentity.domain.authority.hierarchy import Hierarchy, renewal_of, state_of
+from serviceidentity.domain.authority.issuing import IssuingAuthority, read_issuing
 from serviceidentity.domain.authority.lifecycle import (
-    Hierarchy,
     activation_of,
     deadline,
     last_use,
     plan,
     renewal_is_due,
-    renewal_of,
     retirement_of,
     rotation_asked_for,
-    state_of,
 )
 from serviceidentity.domain.authority.records import (
     AUTHORITY_MISSING,
@@ -30,6 +29,7 @@ from serviceidentity.domain.authority.records import (
     newest,
     read_authority,
 )
+from serviceidentity.domain.authority.remote import RemoteIssuer
 from serviceidentity.domain.authority.signing import issue
 from serviceidentity.domain.authority.sources import Brought, Source, brought_role, copy_of, judged, read_brought
 from serviceidentity.domain.authority.steps import (
@@ -53,9 +53,11 @@ __all__ = [
     "Brought",
     "Hierarchy",
     "ImportAuthority",
+    "IssuingAuthority",
     "Locked",
     "MakeAuthority",
     "MarkAuthority",
+    "RemoteIssuer",
     "RetireAuthority",
     "Role",
     "Source",
@@ -82,6 +84,7 @@ __all__ = [
     "plan",
     "read_authority",
     "read_brought",
+    "read_issuing",
     "read_upstream",
     "renewal_is_due",
     "renewal_of",

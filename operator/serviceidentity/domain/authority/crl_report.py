@@ -42,6 +42,8 @@ def summary(lists: Lists) -> tuple[bool, str, str]:
     if misplaced:
         message = f"spec.revokedCertificates names {misplaced[0]}: put it in spec.taintedAuthorities instead"
         return False, "AuthorityNotTainted", message
+    if not any(one.key_is_here for one in lists.hierarchy.authorities):
+        return True, "Elsewhere", "no authority's key is here: their revocation lists are where their keys are"
     number = len({serial for crl in lists.found.values() for serial in crl.entries})
     seen = lists.hierarchy
     signers = [entry.issuer for entry in seen.domain.revoked if entry.issuer is not None]

@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Final
 
 from serviceidentity.domain.authority.crl_records import Crl, Revocation, crl_name, write_crl
-from serviceidentity.domain.authority.lifecycle import Hierarchy, made_for_another, retirement_of
+from serviceidentity.domain.authority.hierarchy import Hierarchy
+from serviceidentity.domain.authority.lifecycle import made_for_another, retirement_of
 from serviceidentity.domain.authority.records import AUTHORITY_UNREADABLE, Authority, Locked, Role
 from serviceidentity.domain.material import Held, SecretContent
 from serviceidentity.domain.model import TrustDomain
@@ -73,7 +74,7 @@ def issues_lists(seen: Hierarchy, authority: Authority, now: datetime) -> bool:
 
     One whose key is elsewhere has its list there.
     """
-    if authority.key is None:
+    if not authority.key_is_here:
         return False
     root = authority if authority.role is Role.ROOT else seen.root_of(authority)
     if root is None or not authority.not_before <= now < min(authority.not_after, root.not_after):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from serviceidentity.domain.authority.lifecycle import Hierarchy
+from serviceidentity.domain.authority.hierarchy import Hierarchy
 from serviceidentity.domain.authority.sources import Source
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.pki import certificates

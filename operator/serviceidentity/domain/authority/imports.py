@@ -1,18 +1,15 @@
 """Importing authorities that were not made here: when there is another one, and what that step is."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from serviceidentity.domain.authority.hierarchy import Hierarchy
 from serviceidentity.domain.authority.records import Role, authority_name, newest
-from serviceidentity.domain.authority.sources import Brought, Source
+from serviceidentity.domain.authority.sources import Source
 from serviceidentity.domain.authority.steps import ImportAuthority, Verdict
 from serviceidentity.domain.material import Held
 
-if TYPE_CHECKING:  # the life cycle has these among its checks
-    from serviceidentity.domain.authority.lifecycle import Hierarchy
 
-
-def import_step(seen: "Hierarchy", role: Role, message: str, *, activate: bool = False) -> Verdict:
+def import_step(seen: Hierarchy, role: Role, message: str, *, activate: bool = False) -> Verdict:
     """Return the step that copies what was brought along, or why that can't be done."""
     if not isinstance(seen.source, Source):
         return seen.source or Held("NotRead", "the authority that is kept elsewhere has not been read yet")
@@ -24,7 +21,7 @@ def import_step(seen: "Hierarchy", role: Role, message: str, *, activate: bool =
     return ImportAuthority(seen.source, role, generation, name, "Imported", message, signer, activate)
 
 
-def root_elsewhere_changed(seen: "Hierarchy", _now: datetime) -> Verdict | None:
+def root_elsewhere_changed(seen: Hierarchy, _now: datetime) -> Verdict | None:
     """There is another root, or one of the same key with other dates: it is published first, as any."""
     source = seen.source
     if not isinstance(source, Source) or source.is_copied_to(newest(seen.authorities, Role.ROOT)):
@@ -32,10 +29,10 @@ def root_elsewhere_changed(seen: "Hierarchy", _now: datetime) -> Verdict | None:
     return import_step(seen, Role.ROOT, f"{source.title} has another root")
 
 
-def brought_intermediate_changed(seen: "Hierarchy", now: datetime) -> Verdict | None:
-    """People brought another intermediate along; its root is here by now."""
+def intermediate_elsewhere_changed(seen: Hierarchy, now: datetime) -> Verdict | None:
+    """There is another intermediate where they come from; its root is here by now."""
     brought, active = seen.source, seen.active(Role.INTERMEDIATE)
-    if not isinstance(brought, Brought) or brought.role is not Role.INTERMEDIATE:
+    if not isinstance(brought, Source) or not brought.has_intermediate:
         return None
     if brought.is_copied_to(newest(seen.authorities, Role.INTERMEDIATE)):
         return None

@@ -13,6 +13,8 @@ from typing import Final
 
 from cryptography import x509
 
+from serviceidentity.domain.authority import remote
+from serviceidentity.domain.authority.remote import RemoteIssuer
 from serviceidentity.domain.material import KeyMaterial, MalformedError, SecretView
 from serviceidentity.domain.model import TrustDomain
 from serviceidentity.domain.pki import certificates, envelope
@@ -29,7 +31,7 @@ PUBLISHED_ANNOTATION: Final = "serviceidentity.dev/published-at"
 ACTIVATED_ANNOTATION: Final = "serviceidentity.dev/activated-at"
 ROOT_ANNOTATION: Final = "serviceidentity.dev/root-generation"  # the root that an intermediate was made for
 UNUSED_ANNOTATION: Final = "serviceidentity.dev/unused-since"
-IMPORTED_ANNOTATION: Final = "serviceidentity.dev/imported-from"  # the name of the Secret that it was brought along in
+IMPORTED_ANNOTATION: Final = "serviceidentity.dev/imported-from"  # the name of a Secret, or vault:<mount>
 AUTHORITY_MISSING: Final = "AuthorityMissing"
 AUTHORITY_UNREADABLE: Final = "AuthorityUnreadable"
 _MOST_DIGITS: Final = 10
@@ -69,9 +71,10 @@ class Authority:
     """An authority as found in its Secret. The times are those of its life, None for what has not happened yet.
 
     `path` is its certificate and those above it as far as they are stored with it: of an intermediate that was brought
-    along, up to the root. `chain` ends before. `key` is what it signs with: None for a root whose key is elsewhere. A
-    locked one can't sign; its certificate is trusted and its life goes on all the same. `kek` names the key that its
-    private key is encrypted with at rest: None for one in plain, empty when that can't be told.
+    along, up to the root. `chain` ends before. `key` is what it signs with: None for a root whose key is elsewhere, a
+    RemoteIssuer for an intermediate that signs leaves at Vault. A locked one can't sign; its certificate is trusted and
+    its life goes on all the same. `kek` names the key that its private key is encrypted with at rest: None for one in
+    plain, empty when that can't be told.
     """
 
     role: Role
@@ -80,7 +83,7 @@ class Authority:
     certificate: x509.Certificate
     path: tuple[x509.Certificate, ...]
     chain: tuple[x509.Certificate, ...]
-    key: Issuer | Locked | None
+    key: Issuer | RemoteIssuer | Locked | None
     kek: str | None
     fingerprint: str
     published_at: datetime | None = None
@@ -92,9 +95,14 @@ class Authority:
         """What it signs with. Raises AuthorityLockedError, and PkiError when its key is elsewhere."""
         if isinstance(self.key, Locked):
             raise AuthorityLockedError(f"the key of {self.view.name} can't be read: {self.key.message}")
-        if self.key is None:
+        if not isinstance(self.key, Issuer):
             raise PkiError(f"the key of {self.view.name} is elsewhere")
         return self.key
+
+    @property
+    def key_is_here(self) -> bool:
+        """Say whether its private key is in its Secret, readable now or not."""
+        return isinstance(self.key, Issuer | Locked)
 
     @property
     def not_before(self) -> datetime:
@@ -114,7 +122,7 @@ class Authority:
 
     @property
     def imported_from(self) -> str | None:
-        """Name of the Secret that it was brought along in; None for one that was made here."""
+        """Where it was copied from: the name of a Secret, or vault:<mount>; None for one that was made here."""
         return self.view.annotations.get(IMPORTED_ANNOTATION)
 
     @property
@@ -158,8 +166,8 @@ def read_authority(view: SecretView, opened: KeyMaterial | Locked | None = None)
         role = Role(view.labels[ROLE_LABEL])
         generation = int(view.labels[GENERATION_LABEL])
         path = certificates.load_chain(view.value("tls.crt"))
-        keyless = role is Role.ROOT and "tls.key" not in view.data and IMPORTED_ANNOTATION in view.annotations
-        key = None if keyless else _key(view, opened)
+        keyless = "tls.key" not in view.data and IMPORTED_ANNOTATION in view.annotations
+        key = _key_elsewhere(role, view, path) if keyless else _key(view, opened)
     except (KeyError, ValueError, PkiError):  # PkiError is a ValueError; named for the reader
         raise MalformedError(f"Secret {view.name} does not hold a readable authority") from None
     if not view.name.endswith(authority_name("", role, generation)):
@@ -217,6 +225,13 @@ def _key(view: SecretView, opened: KeyMaterial | Locked | None) -> Issuer | Lock
     if isinstance(opened, KeyMaterial):
         return certificates.load_issuer(chain, opened.reveal())
     return opened or Locked("it is encrypted")
+
+
+def _key_elsewhere(role: Role, view: SecretView, path: tuple[x509.Certificate, ...]) -> RemoteIssuer | None:
+    """Return how an authority without a key here signs; None for a root. Raises ValueError."""
+    if role is Role.ROOT:
+        return None
+    return remote.read(view.annotations, view.annotations[IMPORTED_ANNOTATION], path)
 
 
 def _kek(stored: bytes) -> str | None:

@@ -37,7 +37,7 @@ def sealing_due(authority: Authority, current: str | None, meta: Meta) -> Sealin
 
     `current` names the key-encryption key that wraps now; None means that keys are stored in plain.
     """
-    if authority.key is None:
+    if not authority.key_is_here:
         return None  # it is elsewhere
     if current is None:
         return None if authority.kek is None else Sealing.DECRYPT

@@ -45,7 +45,7 @@ def issue(domain: TrustDomain, action: MakeAuthority, root: Authority | None, no
         certificate = certificates.issue_root(subject, key, validity_of(spec, domain, None, now))
         anchor = certificate
     else:
-        if root is None or root.key is None:
+        if root is None or not root.key_is_here:
             raise PkiError("an intermediate needs a root whose key is here")
         validity = validity_of(spec, domain, root, now)
         certificate = certificates.issue_intermediate(subject, key.public_key(), root.issuer, validity)

@@ -60,9 +60,18 @@ class Source:
         """Return the key that came with it, or with the root above it; None when that is elsewhere."""
         return None
 
+    @property
+    def has_intermediate(self) -> bool:
+        """Say whether the authority itself is an intermediate that is copied, and not only the root above it."""
+        return False
+
+    def records_of(self, _role: Role) -> dict[str, str]:
+        """Return what is written down on our copy besides where it is from."""
+        return {}
+
     def is_copied_to(self, authority: Authority | None) -> bool:
         """Say whether the authority is our copy of it, or of the root above it."""
-        if authority is None or (authority.key is None and self.key_of(authority.role) is not None):
+        if authority is None or (not authority.key_is_here and self.key_of(authority.role) is not None):
             return False
         return authority.view.value("tls.crt") == self.certificates_of(authority.role)
 
@@ -74,6 +83,10 @@ class Brought(Source):
     role: Role
     key: PrivateKey = field(repr=False)
 
+    @property
+    def has_intermediate(self) -> bool:
+        return self.role is Role.INTERMEDIATE
+
     def key_of(self, role: Role) -> PrivateKey | None:
         return self.key if role is self.role else None
 
@@ -83,6 +96,11 @@ def brought_role(domain: TrustDomain) -> Role | None:
     if domain.intermediate.secret_name is not None:
         return Role.INTERMEDIATE
     return Role.ROOT if domain.root.secret_name is not None else None
+
+
+def imported_role(domain: TrustDomain) -> Role | None:
+    """Return the role of the authority that is copied, with the roots above it, from where it is kept; None: none."""
+    return Role.INTERMEDIATE if domain.leaves is not None else brought_role(domain)
 
 
 def read_brought(domain: TrustDomain, view: SecretView | None, now: datetime) -> Brought | Held | None:
@@ -167,4 +185,4 @@ def copy_of(
         data["tls.key"] = keys.encode(key, keys.KeyEncoding.PKCS8)
     record = record_of(domain, role, now, root, activate=activate)
     type_ = SECRET_TYPE if "tls.key" in data else KEYLESS_TYPE
-    return SecretContent.of(type_, data, record | {IMPORTED_ANNOTATION: source.origin})
+    return SecretContent.of(type_, data, record | source.records_of(role) | {IMPORTED_ANNOTATION: source.origin})

@@ -5,8 +5,10 @@ from datetime import datetime
 
 from cryptography import x509
 
-from serviceidentity.domain.authority.lifecycle import Hierarchy, made_for_another
+from serviceidentity.domain.authority.hierarchy import Hierarchy
+from serviceidentity.domain.authority.lifecycle import made_for_another
 from serviceidentity.domain.authority.records import Authority, Locked, Role
+from serviceidentity.domain.authority.remote import RemoteIssuer
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.model import TrustDomain
 from serviceidentity.domain.pki import certificates
@@ -23,7 +25,7 @@ class Trust:
     """
 
     domain: TrustDomain
-    signer: Issuer | Held
+    signer: Issuer | RemoteIssuer | Held
     roots: tuple[x509.Certificate, ...]
     bundle: bytes = field(repr=False)
     tainted: frozenset[str] = frozenset()
@@ -54,12 +56,14 @@ def trust_of(seen: Hierarchy, now: datetime) -> Trust | Held:
     )
 
 
-def _signer(seen: Hierarchy, now: datetime) -> Issuer | Held:
+def _signer(seen: Hierarchy, now: datetime) -> Issuer | RemoteIssuer | Held:
     name, active = seen.domain.meta.name, _who_signs(seen, now)
     if isinstance(active, Held):
         return active
     if isinstance(active.key, Locked):
         return Held("TrustDomainNotReady", f"the key of trust domain {name} can't be read now: {active.key.message}")
+    if isinstance(active.key, RemoteIssuer):
+        return active.key.asked_as(seen.domain.leaves)
     return active.key or Held("TrustDomainNotReady", f"the key of trust domain {name} is elsewhere")
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from serviceidentity.domain.authority.records import SECRET_TYPE, Authority, Role
+from serviceidentity.domain.authority.remote import END_MARGIN, ORIGIN
 from serviceidentity.domain.authority.signing import record_of, subject_of, validity_of
 from serviceidentity.domain.authority.sources import Source
 from serviceidentity.domain.authority.steps import MakeAuthority
@@ -21,7 +22,6 @@ from serviceidentity.domain.pki.keys import PrivateKey
 from serviceidentity.domain.pki.paths import Path, first_defect, path_to_root
 
 SHORTEST_BACKDATE: Final = timedelta(seconds=30)  # Vault's own default: its clock may be ahead of ours
-END_MARGIN: Final = timedelta(seconds=30)  # Vault counts from its own now, and refuses what would outlive its authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Upstream(Source):
 
     @property
     def title(self) -> str:
-        return f"Vault's PKI engine at {self.origin.removeprefix('vault:')}"
+        return f"Vault's PKI engine at {self.origin.removeprefix(ORIGIN)}"
 
     @property
     def signs_until(self) -> datetime:
@@ -60,7 +60,7 @@ def read_upstream(at: VaultIssuer, issuer_id: str, chain: Sequence[str], now: da
     path = Path(path_to_root(own, others, now), tiers_below=1)
     if (defect := first_defect(path, now, key_is_here=False)) is not None:
         return Held(defect.reason, f"{where}: {defect.message}")
-    return Upstream(f"vault:{at.mount}", path, issuer_id)
+    return Upstream(f"{ORIGIN}{at.mount}", path, issuer_id)
 
 
 def request_for(

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from serviceidentity.domain.authority import Trust
+from serviceidentity.domain.credentials.leaf import Leaf, Order
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
@@ -93,7 +94,7 @@ def first_due(checks: tuple[Check, ...], seen: Observed, view: SecretView, now: 
 
 
 class Credential(Protocol):
-    """One kind of credential. Everything here is pure but `render`, which draws random numbers."""
+    """One kind of credential. Everything here is pure but `order` and `render`, which draw random numbers."""
 
     name: str
     condition: str
@@ -119,8 +120,14 @@ class Credential(Protocol):
         """Return what can be done for it all the same while it has to wait."""
         ...
 
-    def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
-        """Make the content to write."""
+    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
+        """Return what has to be signed before the content can be made, with its new key; None when nothing has."""
+        ...
+
+    def render(
+        self, seen: Observed, due: Due, now: datetime, password: bytes | None, leaf: Leaf | None = None
+    ) -> SecretContent:
+        """Make the content to write; `leaf` is what came of the order."""
         ...
 
     def consumed(self, content: SecretContent | SecretView) -> object:

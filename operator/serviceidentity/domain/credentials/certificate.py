@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from serviceidentity.domain import ownership
-from serviceidentity.domain.authority import Trust
+from serviceidentity.domain.authority import RemoteIssuer, Trust
 from serviceidentity.domain.credentials import revocation
 from serviceidentity.domain.credentials.base import Check, Due, Observed, Reason, first_due
 from serviceidentity.domain.credentials.keystores import (
@@ -18,6 +18,7 @@ from serviceidentity.domain.credentials.keystores import (
     needs_password,
     plain_formats_agree,
 )
+from serviceidentity.domain.credentials.leaf import Leaf, Order
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import CertificateSpec, Identity, RotationPolicy, SecretTemplate, spiffe_id
 from serviceidentity.domain.pki import certificates, keys
@@ -198,8 +199,9 @@ def expires_soon(seen: Observed, view: SecretView, now: datetime) -> Due | None:
     signer = seen.trust.signer if isinstance(seen.trust, Trust) else None
     if (
         isinstance(seen.trust, Trust)
-        and isinstance(signer, Issuer)
-        and _validity(_spec(seen), seen.trust, signer, now).not_after <= leaf_facts(view).not_after
+        and signer is not None
+        and not isinstance(signer, Held)
+        and not _would_outlive(seen, signer, leaf_facts(view), now)
     ):
         return None
     return Due(Reason.RENEWING, f"renewal time {format_time(due)} has passed")
@@ -294,13 +296,36 @@ class Certificate:
             return None
         return bundle_changed(seen, view, now)
 
-    def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
+    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
+        spec, trust, view = _spec(seen), seen.trust, seen.contents.get(self.secret_name(seen.identity))
+        if not due.fresh and view is not None:
+            return None
+        if not isinstance(trust, Trust) or isinstance(trust.signer, Held):
+            raise PkiError("nobody signs for the trust domain now")
+        # Whatever the certificate is issued for: what is asked to be revoked now is neither kept nor forgotten.
+        over = view is not None and _must_go(seen, view, now)
+        key = (None if over else _reusable_key(spec, view)) or keys.generate(spec.private_key.profile)
+        names = SubjectAltNames(
+            spiffe_id=request_of(seen.identity, spec, trust.domain.trust_domain)["spiffeID"],
+            dns_names=spec.dns_names,
+            ip_addresses=spec.ip_addresses,
+            uris=spec.uris,
+            email_addresses=spec.email_addresses,
+        )
+        validity = _validity(spec, trust, trust.signer, now)
+        return Order(spec.subject, names, spec.usages, validity, trust.signer, key)
+
+    def render(
+        self, seen: Observed, due: Due, now: datetime, password: bytes | None, leaf: Leaf | None = None
+    ) -> SecretContent:
         spec, view = _spec(seen), seen.contents.get(self.secret_name(seen.identity))
-        if due.fresh or view is None:
-            chain, key, annotations = self._issue(seen, view, now)
-        else:
+        if leaf is not None:
+            chain, key, annotations = leaf.chain, leaf.key, self._issue_record(seen, view, now)
+        elif view is not None and not due.fresh:
             chain, key = view.value("tls.crt"), keys.load(view.value("tls.key"))
             annotations = {name: view.annotations[name] for name in _ISSUE_RECORD if name in view.annotations}
+        else:
+            raise PkiError("the certificate has not been signed")
         bundle = seen.trust.bundle if isinstance(seen.trust, Trust) else view.value("ca.crt") if view else b""
         data = {"tls.crt": chain, "tls.key": keys.encode(key, spec.private_key.encoding), "ca.crt": bundle}
         if spec.keystore_password is None and view is not None:
@@ -315,26 +340,11 @@ class Certificate:
         values = tuple(content.data.get(name) for name in ("tls.crt", "tls.key", "ca.crt", "keystore-password"))
         return names, values, content.annotations.get(OUTPUT_ANNOTATION)
 
-    def _issue(
-        self, seen: Observed, view: SecretView | None, now: datetime
-    ) -> tuple[bytes, keys.PrivateKey, dict[str, str]]:
-        spec, trust = _spec(seen), seen.trust
-        if not isinstance(trust, Trust) or isinstance(trust.signer, Held):
-            raise PkiError("nobody signs for the trust domain now")
-        signer = trust.signer
-        # Whatever the certificate is issued for: what is asked to be revoked now is neither kept nor forgotten.
-        over = view is not None and _must_go(seen, view, now)
-        key = (None if over else _reusable_key(spec, view)) or keys.generate(spec.private_key.profile)
-        request = request_of(seen.identity, spec, trust.domain.trust_domain)
-        names = SubjectAltNames(
-            spiffe_id=request["spiffeID"],
-            dns_names=spec.dns_names,
-            ip_addresses=spec.ip_addresses,
-            uris=spec.uris,
-            email_addresses=spec.email_addresses,
-        )
-        validity = _validity(spec, trust, signer, now)
-        leaf = certificates.issue_leaf(spec.subject, names, spec.usages, key.public_key(), signer, validity)
+    def _issue_record(self, seen: Observed, view: SecretView | None, now: datetime) -> dict[str, str]:
+        """Return what is written down beside a new certificate."""
+        spec = _spec(seen)
+        domain = seen.trust.domain.trust_domain if isinstance(seen.trust, Trust) else ""
+        request = request_of(seen.identity, spec, domain)
         annotations = {
             REQUEST_ANNOTATION: json.dumps(request, separators=(",", ":"), sort_keys=True),
             ISSUED_ANNOTATION: format_time(now),
@@ -342,8 +352,7 @@ class Certificate:
         }
         annotations |= ownership.rotation_record(seen.identity.meta) | ownership.revocation_record(seen.identity.meta)
         views = revocation.secrets_of(seen.contents.values(), spec.secret_name)
-        annotations |= revocation.remembered(seen.identity.meta, views, now)
-        return certificates.encode_chain(leaf, *signer.chain), key, annotations
+        return annotations | revocation.remembered(seen.identity.meta, views, now)
 
     def deadline(self, seen: Observed, now: datetime) -> datetime | None:
         view = seen.contents.get(self.secret_name(seen.identity))
@@ -427,12 +436,21 @@ def _spec(seen: Observed) -> CertificateSpec:
     return seen.identity.certificate
 
 
-def _validity(spec: CertificateSpec, trust: Trust, signer: Issuer, now: datetime) -> Validity:
+def _validity(spec: CertificateSpec, trust: Trust, signer: Issuer | RemoteIssuer, now: datetime) -> Validity:
     """Backdated for clocks that are behind, and inside the issuer's own: a leaf never outlives its chain."""
     return Validity(
         max(now - trust.domain.backdate, signer.certificate.not_valid_before_utc),
         min(now + spec.duration, signer.not_after),
     )
+
+
+def _would_outlive(seen: Observed, signer: Issuer | RemoteIssuer, leaf: CertificateFacts, now: datetime) -> bool:
+    """Say whether a certificate made now would live longer than the one that is there, so that it is of any use."""
+    ends = min(now + _spec(seen).duration, signer.not_after)
+    if isinstance(signer, RemoteIssuer):
+        # Whoever signs elsewhere has its own clock and its own limits: it has to be worth the while.
+        ends -= (leaf.not_after - leaf.not_before) / 10
+    return ends > leaf.not_after
 
 
 def _reusable_key(spec: CertificateSpec, view: SecretView | None) -> keys.PrivateKey | None:

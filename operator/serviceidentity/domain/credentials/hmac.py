@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from serviceidentity.domain import hmac_ring, ownership
 from serviceidentity.domain.credentials.base import Due, Observed, Reason
+from serviceidentity.domain.credentials.leaf import Leaf, Order
 from serviceidentity.domain.hmac_ring import KeyState, Rhythm, Ring, Step
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import HmacSpec, Identity, SecretTemplate
@@ -89,7 +90,12 @@ class HmacKeys:
     def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
         return None
 
-    def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
+    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
+        return None
+
+    def render(
+        self, seen: Observed, due: Due, now: datetime, password: bytes | None, leaf: Leaf | None = None
+    ) -> SecretContent:
         view = seen.contents.get(self.secret_name(seen.identity))
         record = ownership.rotation_record(seen.identity.meta)
         ring = _readable_ring(view)

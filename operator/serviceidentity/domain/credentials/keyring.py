@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from serviceidentity.domain import hmac_ring
 from serviceidentity.domain.credentials.base import Caller, Due, Observed, Reason
+from serviceidentity.domain.credentials.leaf import Leaf, Order
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
 from serviceidentity.domain.schedule import format_time, parse_time
@@ -117,7 +118,12 @@ class Keyring:
     def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
         return None
 
-    def render(self, seen: Observed, due: Due, now: datetime, password: bytes | None) -> SecretContent:
+    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
+        return None
+
+    def render(
+        self, seen: Observed, due: Due, now: datetime, password: bytes | None, leaf: Leaf | None = None
+    ) -> SecretContent:
         view = seen.contents.get(self.secret_name(seen.identity))
         return SecretContent.of(SECRET_TYPE, {"keyring.json": _keyring(seen, view, now)}, {})
 

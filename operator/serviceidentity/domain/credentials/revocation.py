@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from serviceidentity.domain import ownership
-from serviceidentity.domain.authority import Authority
+from serviceidentity.domain.authority import Authority, RemoteIssuer
 from serviceidentity.domain.authority.crl_records import Revocation
 from serviceidentity.domain.material import MalformedError, SecretView
 from serviceidentity.domain.model import Meta
@@ -97,6 +97,25 @@ def owed(meta: Meta, view: SecretView, own: str, issuers: Sequence[Authority], n
     Certificates that nobody of them signed are left out.
     """
     return tuple(_proven((item for item in _marked(meta, view, now) if item.revoked_at), own, issuers, now))
+
+
+def elsewhere(
+    meta: Meta, views: Iterable[SecretView], issuers: Iterable[Authority], now: datetime
+) -> list[tuple[RemoteIssuer, str]]:
+    """Return what is asked to be revoked now and was signed elsewhere, each in PEM: it has to be revoked there."""
+    remote = [one.key for one in issuers if isinstance(one.key, RemoteIssuer)]
+    found: dict[str, RemoteIssuer] = {}
+    for item in (item for view in views for item in _marked(meta, view, now) if item.revoked_at == now):
+        facts = _facts(item)
+        signer = next((one for one in remote if _is_from(item.certificate, one.certificate)), None)
+        if signer is not None and facts is not None and now < facts.not_after:
+            found[item.certificate] = signer
+    return [(signer, _pem(text)) for text, signer in found.items()]
+
+
+def _pem(text: str) -> str:
+    certificate = _certificate(text)
+    return certificates.encode_chain(certificate).decode() if certificate is not None else ""
 
 
 def _proven(items: Iterable[Earlier], own: str, issuers: Sequence[Authority], now: datetime) -> Iterable[Revocation]:
