@@ -76,15 +76,6 @@ class _Failed:
 
 
 @dataclass(slots=True)
-class _Domain:
-    """What is known of the keys of one trust domain, by what is stored (binding and text)."""
-
-    opened: dict[tuple[Binding, str], KeyMaterial] = field(default_factory=dict)
-    failed: dict[tuple[Binding, str], _Failed] = field(default_factory=dict)
-    followed: str | None = None  # value of the annotation that asked for a look at the current key
-
-
-@dataclass(slots=True)
 class _Trouble:
     """Something that does not work, and when it is tried again."""
 
@@ -102,6 +93,16 @@ class _Trouble:
         self.message, self.attempts, self.retry = None, 0, None
 
 
+@dataclass(slots=True)
+class _Domain:
+    """What is known of the keys of one trust domain, by what is stored (binding and text)."""
+
+    opened: dict[tuple[Binding, str], KeyMaterial] = field(default_factory=dict)
+    failed: dict[tuple[Binding, str], _Failed] = field(default_factory=dict)
+    followed: str | None = None  # value of the annotation that asked for a look at the current key
+    sealing: _Trouble = field(default_factory=_Trouble)
+
+
 class KeyGuard:
     """Opens and seals the private keys of authorities. Used from one event loop."""
 
@@ -110,7 +111,7 @@ class KeyGuard:
         self._clock = clock
         self._domains: dict[str, _Domain] = {}
         self._current: str | None = None
-        self._looking, self._sealing = _Trouble(), _Trouble()
+        self._looking = _Trouble()
         self._next_check: datetime | None = None
         self._looked: datetime | None = None
         # Grows whenever the answer of `key_of` may have changed.
@@ -126,15 +127,17 @@ class KeyGuard:
         """Name of the key that wraps now, as far as that is known."""
         return self._current
 
-    @property
-    def trouble(self) -> str | None:
+    def trouble(self, domain: str) -> str | None:
         """What went wrong when a key-encryption key was used last."""
-        return self._sealing.message or self._looking.message
+        return self._domains.get(domain, _Domain()).sealing.message or self._looking.message
 
-    @property
-    def retry(self) -> datetime | None:
+    def retry(self, domain: str) -> datetime | None:
         """When encrypting, which has failed, may be tried again; None when it has not."""
-        return self._sealing.retry
+        return self._domains.get(domain, _Domain()).sealing.retry
+
+    def settled(self, domain: str) -> None:
+        """Say that nothing is left to encrypt: what failed was not needed any more."""
+        self._domains.setdefault(domain, _Domain()).sealing.over()
 
     def key_of(self, domain: TrustDomain, view: SecretView) -> KeyMaterial | Locked:
         """Return the private key that is encrypted in an authority's Secret, if it has been opened.
@@ -206,7 +209,7 @@ class KeyGuard:
         A time may pass while a pass is under way, or with something else in the way: it is made up for, at leisure.
         """
         known, now = self._domains.get(domain, _Domain()), self._clock()
-        first = earliest(self._next_check, self._sealing.retry, *(failed.retry for failed in known.failed.values()))
+        first = earliest(self._next_check, known.sealing.retry, *(failed.retry for failed in known.failed.values()))
         return None if first is None else first if first > now else now + MADE_UP_FOR
 
     async def seal(self, domain: TrustDomain, role: Role, name: str, content: SecretContent) -> SecretContent:
@@ -233,7 +236,7 @@ class KeyGuard:
         try:
             wrapped = await self._rewrapped(sealing, found.wrapped, binding.encoded())
         except RetryableError as error:
-            self._sealing.failed(f"wrapping the data keys anew failed: {error}", self._clock())
+            self._sealing(domain).failed(f"wrapping the data keys anew failed: {error}", self._clock())
             raise
         except PortError as error:
             # The old key was taken away too early. The private key is at hand still: after a restart it would be lost.
@@ -245,11 +248,15 @@ class KeyGuard:
         """Return the time. When the clock was put back, what was to be tried again in seconds is tried now."""
         now = self._clock()
         if self._looked is not None and now < self._looked:
-            self._next_check, self._sealing.retry = None, None
+            self._next_check = None
             for known in self._domains.values():
+                known.sealing.retry = None
                 known.failed = {at: replace(failed, retry=now) for at, failed in known.failed.items()}
         self._looked = now
         return now
+
+    def _sealing(self, domain: TrustDomain) -> _Trouble:
+        return self._domains.setdefault(domain.meta.name, _Domain()).sealing
 
     async def _rewrapped(self, sealing: KeyEncryption, wrapped: WrappedKey, context: bytes) -> WrappedKey:
         if sealing.knows(wrapped.kek):
@@ -263,7 +270,7 @@ class KeyGuard:
         try:
             wrapped = await sealing.wrap(data_key, binding.encoded())
         except PortError as error:
-            self._sealing.failed(f"encrypting failed: {error}", self._clock())
+            self._sealing(domain).failed(f"encrypting failed: {error}", self._clock())
             raise
         return self._stored(domain, binding, envelope.seal(plain, data_key, wrapped, binding), plain, content)
 
@@ -276,7 +283,7 @@ class KeyGuard:
         content: SecretContent,
     ) -> SecretContent:
         """Remember the key under what will be stored, so that it need not be opened again."""
-        self._sealing.over()
+        self._sealing(domain).over()
         self._current = made.wrapped.kek  # it may have changed since it was looked up
         new = with_key(content, made.encode(), domain.meta)
         self._domains.setdefault(domain.meta.name, _Domain()).opened[binding, new.data["tls.key"]] = plain

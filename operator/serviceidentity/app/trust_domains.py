@@ -199,7 +199,7 @@ class TrustDomainReconciler(Reconciler):
         """Return how private keys are stored, where they are to be encrypted."""
         if not self._keys.encrypts or not any(item.key_is_here for item in seen.authorities):
             return []
-        return [sealing.report(seen.authorities, self._keys.current, self._keys.trouble)]
+        return [sealing.report(seen.authorities, self._keys.current, self._keys.trouble(seen.domain.meta.name))]
 
     def _name_in_use(self, domain: TrustDomain) -> Held | None:
         """Say whether another TrustDomain has this SPIFFE trust domain already, with authorities or by its age.
@@ -323,7 +323,7 @@ class TrustDomainReconciler(Reconciler):
 
     async def _protect(self, domain: TrustDomain) -> None:
         """Store private keys as they are to be stored now. The keys stay the same: nothing is issued for it."""
-        retry = self._keys.retry
+        retry = self._keys.retry(domain.meta.name)
         if retry is not None and self._clock() < retry:
             return
         asked, name = domain.meta.annotations.get(sealing.REWRAP_ANNOTATION), domain.meta.name
@@ -350,6 +350,8 @@ class TrustDomainReconciler(Reconciler):
             found = self._inventory.secrets.get((item.view.namespace, item.view.name))
             await self._store(domain, item.role, item.generation, content, found)
             done.append(f"{due.value} the key in Secret {item.view.name}")
+        else:
+            self._keys.settled(name)
         if done:
             logger.info("%s: %s", domain.key, "; ".join(done))
             self._events.emit(domain.key, domain.meta.uid, sealing.KEYS_STORED, "; ".join(done))

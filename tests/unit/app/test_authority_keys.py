@@ -556,3 +556,15 @@ async def test_a_domain_that_is_gone_takes_its_keys_along(world: World, safe: Sa
     world.engine.wake(world.engine.inventory.drop_trust_domain("default"))
     await world.settle()
     assert not world.engine._trust.keys._domains
+
+
+@scenario
+async def test_what_could_not_be_encrypted_and_is_not_asked_for_any_more_is_not_told_for_ever(world: World, safe: Safe):
+    safe.error = RetryableError("sealed")
+    annotate(world, **{"serviceidentity.dev/rotate-root": "1"})
+    await world.settle()
+    assert "sealed" in condition(world, "KeysEncrypted")["message"]
+    safe.error = None
+    annotate(world)
+    await world.settle(timedelta(minutes=1))
+    assert condition(world, "KeysEncrypted")["message"] == "encrypted with safe:one"
