@@ -131,8 +131,7 @@ class CrlIssuer:
             found = self._inventory.secrets.get(location)
             if self._inventory.good(location) is None:
                 self._inventory.remember(view)
-            annotations = {k: v for k, v in view.annotations.items() if k.startswith("serviceidentity.dev/")}
-            content = SecretContent(view.type, view.data, annotations)
+            content = SecretContent(view.type, view.data, ownership.records_of(view))
             metadata = _metadata(domain, view.name, content)
             if found is None or found.data != view.data or not ownership.satisfied(found, metadata):
                 await self._store(domain, content, found, view.name)

@@ -289,7 +289,7 @@ class TrustDomainReconciler(Reconciler):
     async def _mark(self, seen: Hierarchy, step: MarkAuthority, now: datetime) -> None:
         (item,) = (a for a in seen.authorities if a.view.name == step.secret_name)
         content = SecretContent(
-            item.view.type, item.view.data, {**_records(item.view), step.annotation: format_time(now)}
+            item.view.type, item.view.data, {**ownership.records_of(item.view), step.annotation: format_time(now)}
         )
         content = ownership.with_content_id(content, secrets.token_hex(8))
         found = self._inventory.secrets.get((item.view.namespace, item.view.name))
@@ -310,7 +310,7 @@ class TrustDomainReconciler(Reconciler):
                 continue  # nobody knows yet whether it is what it should be
             location = (item.view.namespace, item.view.name)
             found = self._inventory.secrets.get(location)
-            content = SecretContent(item.view.type, item.view.data, _records(item.view))
+            content = SecretContent(item.view.type, item.view.data, ownership.records_of(item.view))
             metadata = self._metadata(domain, item.role, item.generation, content)
             if self._inventory.good(location) is None:
                 self._inventory.remember(item.view)
@@ -341,7 +341,7 @@ class TrustDomainReconciler(Reconciler):
             due = sealing.sealing_due(item, self._keys.current, domain.meta)
             if due is None or isinstance(item.key, Locked):
                 continue
-            content = SecretContent(item.view.type, item.view.data, _records(item.view))
+            content = SecretContent(item.view.type, item.view.data, ownership.records_of(item.view))
             try:
                 content = await self._keys.apply(due, domain, item, content)
             except PortError:
@@ -419,7 +419,3 @@ def _active_roots(recorded: Mapping[str, Any]) -> frozenset[str]:
 
 def _condition(shown: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
     return next((one for one in shown.get("conditions") or () if one.get("type") == type_), {})
-
-
-def _records(view: SecretView) -> dict[str, str]:
-    return {name: value for name, value in view.annotations.items() if name.startswith("serviceidentity.dev/")}

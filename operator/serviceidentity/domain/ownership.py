@@ -91,6 +91,11 @@ def foreign_annotations(view: SecretView) -> dict[str, str]:
     return {k: v for k, v in view.annotations.items() if k not in ours and not k.startswith(f"{GROUP}/")}
 
 
+def records_of(content: SecretContent | SecretView) -> dict[str, str]:
+    """Return the operator's own annotations on a Secret: what it has on record there."""
+    return {name: value for name, value in content.annotations.items() if name.startswith(f"{GROUP}/")}
+
+
 def _record(template: SecretTemplate) -> dict[str, str]:
     """Return the annotation that says which names came from the template, so that they go when it changes."""
     names = {"annotations": sorted(template.annotations), "labels": sorted(template.labels)}

@@ -86,19 +86,17 @@ def next_defect(seen: Observed, now: datetime) -> datetime | None:
 
 def metadata_of(seen: Observed, credential: Credential, content: SecretContent | SecretView) -> Metadata:
     """Return the metadata that a credential's Secret must have."""
-    annotations = {name: value for name, value in content.annotations.items() if name.startswith(_RECORDS)}
     return ownership.metadata_for(
         Kind.SERVICE_IDENTITY,
         seen.identity.meta,
         seen.identity.deletion_policy,
         credential.secret_name(seen.identity),
         {ownership.IDENTITY_LABEL: seen.identity.meta.name, ownership.CREDENTIAL_LABEL: credential.name},
-        SecretContent(content.type, content.data, annotations),
+        SecretContent(content.type, content.data, ownership.records_of(content)),
         credential.template(seen.identity),
     )
 
 
-_RECORDS = "serviceidentity.dev/"
 CERTIFICATE = "certificate"  # the credential that names, keys and lifetimes of a policy are about
 
 

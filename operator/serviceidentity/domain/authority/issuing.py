@@ -14,8 +14,6 @@ from serviceidentity.domain.authority.sources import Source
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.model import VaultSigner
 from serviceidentity.domain.pki import certificates
-from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.pki.paths import Path, first_defect, path_to_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class IssuingAuthority(Source):
 
     @property
     def title(self) -> str:
-        return f"Vault's PKI engine at {self.at.mount}"
+        return remote.title_of(self.at.mount)
 
     @property
     def has_intermediate(self) -> bool:
@@ -47,15 +45,11 @@ class IssuingAuthority(Source):
 
 def read_issuing(at: VaultSigner, issuer_id: str, chain: Sequence[str], now: datetime) -> IssuingAuthority | Held:
     """Read an issuer from its certificate and those above it; Held says why it can't sign leaves."""
-    where = f"Vault's PKI engine at {at.mount}"
-    try:
-        own, *others = certificates.load_chain("\n".join(chain).encode())
-    except PkiError:
-        return Held("InvalidCertificate", f"{where}: the issuer has no readable certificates")
-    path = Path(path_to_root(own, others, now), tiers_below=0)
-    if (defect := first_defect(path, now)) is not None:
-        return Held(defect.reason, f"{where}: {defect.message}")
+    path = remote.path_of(at.mount, chain, now, tiers_below=0)
+    if isinstance(path, Held):
+        return path
+    own = path.certificates[0]
     if certificates.signed_by(own, own):
-        message = f"{where}: the issuer is a root; an intermediate has to sign leaves, so that it can be replaced"
-        return Held("NotAnIntermediate", message)
+        message = "the issuer is a root; an intermediate has to sign leaves, so that it can be replaced"
+        return Held("NotAnIntermediate", f"{remote.title_of(at.mount)}: {message}")
     return IssuingAuthority(f"{remote.ORIGIN}{at.mount}", path, at, issuer_id)

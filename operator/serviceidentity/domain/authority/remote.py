@@ -1,14 +1,17 @@
 """An authority that signs leaves where its key is, at Vault or OpenBao: what is known of it here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 
+from serviceidentity.domain.material import Held
 from serviceidentity.domain.model import VaultSigner
 from serviceidentity.domain.pki import certificates
+from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.pki.paths import Path, first_defect, path_to_root
 
 ISSUER_ANNOTATION: Final = "serviceidentity.dev/vault-issuer"  # the ID of the PKI engine's issuer
 ROLE_ANNOTATION: Final = "serviceidentity.dev/vault-role"
@@ -45,6 +48,25 @@ class RemoteIssuer:
         if wanted is None or wanted.mount != self.mount or wanted.role == self.role:
             return self
         return replace(self, role=wanted.role)
+
+
+def title_of(mount: str) -> str:
+    """Return how to speak of a PKI engine."""
+    return f"Vault's PKI engine at {mount}"
+
+
+def path_of(
+    mount: str, chain: Sequence[str], now: datetime, *, tiers_below: int, key_is_here: bool = True
+) -> Path | Held:
+    """Read an issuer from its certificate and those above it (PEM); Held says what is wrong with it."""
+    try:
+        own, *others = certificates.load_chain("\n".join(chain).encode())
+    except PkiError:
+        return Held("InvalidCertificate", f"{title_of(mount)}: the issuer has no readable certificates")
+    path = Path(path_to_root(own, others, now), tiers_below=tiers_below)
+    if (defect := first_defect(path, now, key_is_here=key_is_here)) is not None:
+        return Held(defect.reason, f"{title_of(mount)}: {defect.message}")
+    return path
 
 
 def record_of(at: VaultSigner, issuer_id: str) -> dict[str, str]:

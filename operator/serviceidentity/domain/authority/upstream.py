@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from serviceidentity.domain.authority import remote
 from serviceidentity.domain.authority.records import SECRET_TYPE, Authority, Role
 from serviceidentity.domain.authority.remote import END_MARGIN, ORIGIN
 from serviceidentity.domain.authority.signing import record_of, subject_of, validity_of
@@ -32,7 +33,7 @@ class Upstream(Source):
 
     @property
     def title(self) -> str:
-        return f"Vault's PKI engine at {self.origin.removeprefix(ORIGIN)}"
+        return remote.title_of(self.origin.removeprefix(ORIGIN))
 
     @property
     def signs_until(self) -> datetime:
@@ -52,14 +53,9 @@ class SigningRequest:
 
 def read_upstream(at: VaultIssuer, issuer_id: str, chain: Sequence[str], now: datetime) -> Upstream | Held:
     """Read an issuer from its certificate and those above it; Held says why it can't sign here."""
-    where = f"Vault's PKI engine at {at.mount}"
-    try:
-        own, *others = certificates.load_chain("\n".join(chain).encode())
-    except PkiError:
-        return Held("InvalidCertificate", f"{where}: the issuer has no readable certificates")
-    path = Path(path_to_root(own, others, now), tiers_below=1)
-    if (defect := first_defect(path, now, key_is_here=False)) is not None:
-        return Held(defect.reason, f"{where}: {defect.message}")
+    path = remote.path_of(at.mount, chain, now, tiers_below=1, key_is_here=False)
+    if isinstance(path, Held):
+        return path
     return Upstream(f"{ORIGIN}{at.mount}", path, issuer_id)
 
 
