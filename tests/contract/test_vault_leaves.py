@@ -1,35 +1,29 @@
 """Leaves signed by the PKI engine of a real OpenBao, with the role and policy that docs/authorities.md shows."""
 
-import asyncio
 import re
 import shlex
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from cryptography import x509
 
-from serviceidentity.adapters.vault.connection import VaultConnection
-from serviceidentity.adapters.vault.pki import VaultPki
-from serviceidentity.adapters.vault.session import VaultSession
-from serviceidentity.adapters.vault.settings import TokenAuth, VaultSettings
 from serviceidentity.domain.authority import IssuingAuthority, RemoteIssuer, read_issuing
 from serviceidentity.domain.credentials import remote_leaf
 from serviceidentity.domain.credentials.leaf import Leaf, Order
-from serviceidentity.domain.material import KeyMaterial
 from serviceidentity.domain.model import VaultSigner
 from serviceidentity.domain.pki import certificates
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.errors import RejectedError
+from tests.contract.pki_at_vault import during, now
 from tests.controlplane import OpenBao
 from tests.unit.domain.builders import CERTIFICATE, TRUST, observed
 from tests.unit.domain.test_remote_leaf import NEW
 
 pytestmark = pytest.mark.contract
-T = TypeVar("T")
 AT = VaultSigner("pki", "default", "services")
 DOCS = (Path(__file__).parents[2] / "docs" / "authorities.md").read_text()
 POLICY = re.findall(r"```hcl\n(.*?)```", DOCS, re.DOTALL)[1]
@@ -75,24 +69,6 @@ def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
         yield server
     finally:
         server.stop()
-
-
-def during(bao: OpenBao, work: Callable[[VaultPki], Awaitable[T]], policy: str = "operator") -> T:
-    token = bao.request("POST", "auth/token/create", {"policies": [policy]})["auth"]["client_token"]
-    settings = VaultSettings(bao.address, TokenAuth(token=KeyMaterial(token.encode())))
-
-    async def run() -> T:
-        session = VaultSession(settings, VaultConnection(settings))
-        try:
-            return await work(VaultPki(session))
-        finally:
-            await session.close()
-
-    return asyncio.run(run())
-
-
-def now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
 
 
 def found(bao: OpenBao, issuer: str = "default") -> IssuingAuthority:

@@ -3,9 +3,9 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -21,11 +21,11 @@ from serviceidentity.domain.model import VaultIssuer
 from serviceidentity.domain.pki import certificates, keys
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.errors import MissingError, PortError, RejectedError, RetryableError
+from tests.contract.pki_at_vault import during, now
 from tests.controlplane import OpenBao
 from tests.unit.domain.builders import domain, stored_authority
 
 pytestmark = pytest.mark.contract
-T = TypeVar("T")
 AT = VaultIssuer("pki", "default")
 DOCS = Path(__file__).parents[2] / "docs" / "authorities.md"
 POLICY = re.findall(r"```hcl\n(.*?)```", DOCS.read_text(), re.DOTALL)[0]
@@ -45,25 +45,6 @@ def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
         yield server
     finally:
         server.stop()
-
-
-def during(bao: OpenBao, work: Callable[[VaultPki], Awaitable[T]]) -> T:
-    """Run some work with the operator's rights."""
-    token = bao.request("POST", "auth/token/create", {"policies": ["operator"]})["auth"]["client_token"]
-    settings = VaultSettings(bao.address, TokenAuth(token=KeyMaterial(token.encode())))
-
-    async def run() -> T:
-        session = VaultSession(settings, VaultConnection(settings))
-        try:
-            return await work(VaultPki(session))
-        finally:
-            await session.close()
-
-    return asyncio.run(run())
-
-
-def now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
 
 
 SPEC = {"intermediate": {"duration": "240h", "organization": "Example Ltd", "vault": {}}, "maxLeafDuration": "24h"}
