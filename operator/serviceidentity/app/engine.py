@@ -18,6 +18,10 @@ from serviceidentity.app.publisher import Publisher
 from serviceidentity.app.queue import WorkQueue
 from serviceidentity.app.trust_domains import TrustDomainReconciler
 from serviceidentity.app.trust_registry import TrustRegistry
+from serviceidentity.app.vault.connections import Connections
+from serviceidentity.app.vault.leases import Leases
+from serviceidentity.app.vault.reader import Reader
+from serviceidentity.app.vault.sources import VaultSources
 from serviceidentity.domain.model import Key, Kind, StoreKind, TrustDomain
 from serviceidentity.domain.policy.spec import Compile, no_expressions
 from serviceidentity.errors import ConflictError, PortError, RetryableError
@@ -71,6 +75,7 @@ class Engine:
             crls=self.crls,
             workloads=workloads,
             signer=LeafSigner(pki, clock),
+            vault=VaultSources(Connections(), Reader(), Leases(), clock),
             wake_later=self.queue.wake_later,
         )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}

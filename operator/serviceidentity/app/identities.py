@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,12 +16,13 @@ from serviceidentity.app.pace import Pace
 from serviceidentity.app.ports import Workloads
 from serviceidentity.app.reconciler import Reconciler
 from serviceidentity.app.rollouts import Rollouts
+from serviceidentity.app.vault.sources import VaultAwayError, VaultRefusedError, VaultSources
 from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.authority import Trust
-from serviceidentity.domain.credentials import CREDENTIALS, keyring, revocation
-from serviceidentity.domain.credentials.base import Caller, Observed, Reason
+from serviceidentity.domain.credentials import credentials_of, keyring, revocation
+from serviceidentity.domain.credentials.base import Caller, Credential, Made, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
 from serviceidentity.domain.hmac_ring import Ring
@@ -32,6 +34,8 @@ from serviceidentity.domain.plan import Hold, Remove, Restore, Write
 from serviceidentity.domain.policy.checks import Denial, DenialReason
 from serviceidentity.domain.schedule import earliest, parse_time
 from serviceidentity.domain.status import Failure
+from serviceidentity.domain.vault.content import ContentError
+from serviceidentity.domain.vault.views import Answer, VaultOrder
 from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError, ServiceIdentityError
 
 logger = logging.getLogger(__name__)
@@ -57,12 +61,14 @@ class IdentityReconciler(Reconciler):
         crls: CrlRegistry,
         workloads: Workloads,
         signer: LeafSigner,
+        vault: VaultSources,
         wake_later: Callable[[Key], None],
     ) -> None:
         super().__init__(*parts)
         self._wake_later = wake_later
         self._crls = crls
         self._signer = signer
+        self._vault = vault
         self._pace = Pace()
         self._rollouts = Rollouts(workloads, self._events, self._clock)
         self._admission = Admission(self._inventory, self._trust)
@@ -83,7 +89,7 @@ class IdentityReconciler(Reconciler):
             await self._report(key, entry, wanted)
             return None
         denied = self._admission.denial(entry.spec)
-        seen = self.observe(entry.spec, denied)
+        seen = await self._gathered(entry.spec, denied)
         self._pass_on_revocations(seen, now)
         plan = planning.plan(seen, now)
         blocked = status.backing_off(entry.status, entry.meta, now)
@@ -104,7 +110,7 @@ class IdentityReconciler(Reconciler):
                 failures |= await self._apply(seen, actions, now)
             except MissingError:
                 return None  # the namespace is on its way out, and the identity with it
-            seen = self.observe(entry.spec, denied)
+            seen = await self._gathered(entry.spec, denied)
         elif turn is None:
             intact = {action.credential.name for action in plan if isinstance(action, Hold) and action.intact}
             self._remember_what_is_right(seen, (obstacles.keys() - intact) | failures.keys())
@@ -119,7 +125,8 @@ class IdentityReconciler(Reconciler):
         self._tell(key, entry, was_ready, wanted, actions, failures)
         waits = (obstacle.retry for obstacle in failures.values() if isinstance(obstacle, Held))
         retry = self._rollouts.conclude(key, entry.meta.uid, rollout) if rollout else None
-        return earliest(_next_look(wanted), planning.next_defect(seen, now), turn, retry, *waits)
+        again = self._vault.next_look(entry.spec)
+        return earliest(_next_look(wanted), planning.next_defect(seen, now), turn, retry, again, *waits)
 
     def _pass_on_revocations(self, seen: Observed, now: datetime) -> None:
         """Let the trust domain look when something of the identity has to go on its revocation lists."""
@@ -156,16 +163,17 @@ class IdentityReconciler(Reconciler):
                 ready += planning.meanwhile(action.credential, seen, now)
         return ready, earliest(*turns)
 
+    async def _gathered(self, identity: Identity, denied: Denial | None) -> Observed:
+        """Gather all that decisions about the identity depend on, with what Vault has for it."""
+        seen = self.observe(identity, denied)
+        return replace(seen, vault=await self._vault.gather(identity, seen.contents)) if identity.vault else seen
+
     def observe(self, identity: Identity, denied: Denial | None = None) -> Observed:
         """Gather all that decisions about the identity depend on. Pure reading of the inventory."""
         inventory = self._inventory
         contents: dict[str, SecretView] = {}
         drifted: dict[str, str] = {}
-        holds = {
-            credential.secret_name(identity): credential.name
-            for credential in CREDENTIALS
-            if credential.requested(identity)
-        }
+        holds = {credential.secret_name(identity): credential.name for credential in credentials_of(identity)}
         known_good: set[str] = set()
         for location in inventory.locations_of(identity.key):
             found, good = inventory.secrets.get(location), inventory.good(location)
@@ -255,8 +263,8 @@ class IdentityReconciler(Reconciler):
 
     def _remember_what_is_right(self, seen: Observed, but: Collection[str]) -> None:
         """What needs nothing done is good as it is: from now on that is what drift is measured by."""
-        for credential in CREDENTIALS:
-            if credential.name not in but and credential.requested(seen.identity):
+        for credential in credentials_of(seen.identity):
+            if credential.name not in but:
                 name = credential.secret_name(seen.identity)
                 if name in seen.found and name not in seen.known_good:
                     self._inventory.remember(seen.found[name])
@@ -282,41 +290,57 @@ class IdentityReconciler(Reconciler):
         return failures
 
     async def _store(self, seen: Observed, action: Write | Restore, now: datetime) -> None:
+        if isinstance(action, Restore):
+            await self._put(seen, action, seen.contents[action.secret])
+            return
+        try:
+            made = await self._made(seen, action, now)
+        except (PkiError, LeafRefusedError, SignerAwayError):
+            # Trust goes on: a root that replaces who can't sign waits until everyone has it.
+            for repair in planning.meanwhile(action.credential, seen, now):
+                await self._store(seen, repair, now)
+            raise
+        try:
+            content = await self._render(seen, action, made, now)
+            same = _same_to_consumers(seen, action, content)
+            await self._put(seen, action, ownership.with_content_id(content, secrets.token_hex(8), same))
+        except BaseException:
+            if isinstance(made, Answer):
+                await self._vault.abandoned(seen.identity, made)
+            raise
+        if isinstance(made, Answer):
+            await self._vault.stored(seen.identity, made)
+
+    async def _put(self, seen: Observed, action: Write | Restore, content: SecretContent | SecretView) -> None:
         location = (seen.identity.meta.namespace, action.secret)
-        content: SecretContent | SecretView
-        if isinstance(action, Write):
-            try:
-                content = await self._render(seen, action, now)
-            except (PkiError, LeafRefusedError, SignerAwayError):
-                # Trust goes on: a root that replaces who can't sign waits until everyone has it.
-                for repair in planning.meanwhile(action.credential, seen, now):
-                    await self._store(seen, repair, now)
-                raise
-            content = ownership.with_content_id(
-                content, secrets.token_hex(8), _same_to_consumers(seen, action, content)
-            )
-        else:
-            content = seen.contents[action.secret]
         metadata = planning.metadata_of(seen, action.credential, content)
         content = SecretContent(content.type, content.data, content.annotations)
         found = seen.found.get(action.secret)
         await self._writer.store(Kind.SERVICE_IDENTITY, seen.identity.meta, location, content, metadata, found)
 
-    async def _render(self, seen: Observed, action: Write, now: datetime) -> SecretContent:
+    async def _made(self, seen: Observed, action: Write, now: datetime) -> Made | None:
+        """Have done by others what the content needs; None when it needs nothing."""
+        credential = action.credential
+        if _is_heavy(seen, credential):
+            order = await asyncio.to_thread(credential.order, seen, action.due, now)
+        else:
+            order = credential.order(seen, action.due, now)
+        if isinstance(order, VaultOrder):
+            return await self._vault.deliver(seen.identity, order)
+        signed = await self._signer.sign(order) if order is not None else None
+        if signed is not None and credential.name == revocation.CREDENTIAL:
+            await self._revoke_elsewhere(seen, now)  # before it is stored: then it is on record as done
+        return signed
+
+    async def _render(self, seen: Observed, action: Write, made: Made | None, now: datetime) -> SecretContent:
         password = None
         spec = seen.identity.certificate
         if action.credential.name == "certificate" and spec is not None and needs_password(spec):
             password = await self._keystore_password(seen.identity)
         credential, due = action.credential, action.due
-        # Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes.
-        heavy = spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA
-        order = await asyncio.to_thread(credential.order, seen, due, now) if heavy else credential.order(seen, due, now)
-        signed = await self._signer.sign(order) if order is not None else None
-        if signed is not None and action.credential.name == revocation.CREDENTIAL:
-            await self._revoke_elsewhere(seen, now)  # before it is stored: then it is on record as done
-        if heavy:
-            return await asyncio.to_thread(credential.render, seen, due, now, password, signed)
-        return credential.render(seen, due, now, password, signed)
+        if _is_heavy(seen, credential):
+            return await asyncio.to_thread(credential.render, seen, due, now, password, made)
+        return credential.render(seen, due, now, password, made)
 
     async def _revoke_elsewhere(self, seen: Observed, now: datetime) -> None:
         """Have what is to be revoked, and was signed elsewhere, revoked there: its lists are not ours."""
@@ -364,6 +388,14 @@ class IdentityReconciler(Reconciler):
             self._events.emit(key, entry.meta.uid, ready["reason"], ready["message"], warning=True)
 
 
+def _is_heavy(seen: Observed, credential: Credential) -> bool:
+    """Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes."""
+    spec = seen.identity.certificate
+    return (
+        credential.name == "certificate" and spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA
+    )
+
+
 def _same_to_consumers(seen: Observed, action: Write, content: SecretContent) -> str | None:
     """Return the ID of the content that the Secret has, if the new one is the same to those who use it."""
     view = seen.contents.get(action.secret)
@@ -379,9 +411,9 @@ def _obstacle(outcome: BaseException | None, now: datetime) -> Obstacle | None:
             return Failure(status.CONFLICT, str(outcome))
         case RejectedError():
             return Failure(status.REJECTED, str(outcome))
-        case PkiError() | LeafRefusedError():
+        case PkiError() | LeafRefusedError() | VaultRefusedError() | ContentError():
             return Failure(status.ISSUE_FAILED, str(outcome))
-        case SignerAwayError():
+        case SignerAwayError() | VaultAwayError():
             return Held(outcome.reason, str(outcome), retry=outcome.retry)
         case PasswordMissingError():  # no watch tells of a Secret that is not ours
             return Held("KeystorePasswordMissing", str(outcome), retry=now + _PASSWORD_RETRY)

@@ -10,6 +10,7 @@ from serviceidentity.domain.pki.keys import KeyEncoding, KeyProfile
 from serviceidentity.domain.pki.names import Subject
 from serviceidentity.domain.policy.spec import Policy, default_policy
 from serviceidentity.domain.selectors import LabelSelector
+from serviceidentity.domain.vault.spec import VaultSpec
 
 GROUP: Final = "serviceidentity.dev"
 VERSION: Final = "v1alpha1"
@@ -21,6 +22,8 @@ class Kind(StrEnum):
 
     SERVICE_IDENTITY = "ServiceIdentity"
     TRUST_DOMAIN = "TrustDomain"
+    VAULT_CONNECTION = "VaultConnection"
+    VAULT_LEASE = "VaultLease"  # not a kind of the API: the record of a lease, which is a Secret of the operator's
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,6 +46,16 @@ def identity_key(namespace: str, name: str) -> Key:
 def trust_domain_key(name: str) -> Key:
     """Return the key of a TrustDomain."""
     return Key(Kind.TRUST_DOMAIN, "", name)
+
+
+def vault_connection_key(name: str) -> Key:
+    """Return the key of a VaultConnection."""
+    return Key(Kind.VAULT_CONNECTION, "", name)
+
+
+def vault_lease_key(record: str) -> Key:
+    """Return the key of a lease, by the name of its record."""
+    return Key(Kind.VAULT_LEASE, "", record)
 
 
 class DeletionPolicy(StrEnum):
@@ -198,6 +211,7 @@ class Identity:
     deletion_policy: DeletionPolicy
     suspend: bool
     rollout: RolloutSpec | None = None
+    vault: VaultSpec | None = None
     written: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the spec, for rules
 
     @property

@@ -19,6 +19,9 @@ TEMPLATE_ANNOTATION: Final = "serviceidentity.dev/secret-template"
 CONTENT_ID_ANNOTATION: Final = "serviceidentity.dev/content-id"
 CONSUMED_AS_ANNOTATION: Final = "serviceidentity.dev/consumed-as"
 ADOPT_ANNOTATION: Final = "serviceidentity.dev/adopt"
+VAULT_REQUEST_ANNOTATION: Final = "serviceidentity.dev/vault-request"
+VAULT_LEASE_ANNOTATION: Final = "serviceidentity.dev/vault-lease"
+VAULT_LEASE_LABEL: Final = "serviceidentity.dev/vault-lease"
 
 _NAME_LABELS: Final = {Kind.SERVICE_IDENTITY: IDENTITY_LABEL, Kind.TRUST_DOMAIN: TRUST_DOMAIN_LABEL}
 

@@ -55,6 +55,8 @@ from serviceidentity.domain.pki.names import Subject
 from serviceidentity.domain.policy.parse import policy
 from serviceidentity.domain.policy.spec import Compile, no_expressions
 from serviceidentity.domain.schedule import parse_time
+from serviceidentity.domain.vault.parse import vault_spec
+from serviceidentity.domain.vault.templates import CompileTemplate, no_templates
 from serviceidentity.errors import InvalidSpecError
 
 _SHORTEST_CRL: Final = timedelta(seconds=10)
@@ -64,8 +66,8 @@ _VAULT_ROLE: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 DEFAULT_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
 
-def identity(body: Json) -> Identity:
-    """Read a ServiceIdentity as the API has it. Raises InvalidSpecError."""
+def identity(body: Json, compile_template: CompileTemplate = no_templates) -> Identity:
+    """Read a ServiceIdentity as the API has it, and compile its templates. Raises InvalidSpecError."""
     meta = meta_of(body)
     spec = _object(body, "spec", "")
     found = Identity(
@@ -80,6 +82,7 @@ def identity(body: Json) -> Identity:
         ),
         deletion_policy=_choice(spec, "deletionPolicy", "spec", DeletionPolicy, DeletionPolicy.DELETE),
         suspend=_flag(spec, "suspend", "spec"),
+        vault=_optional(spec, "vault", lambda block: vault_spec(block, meta.name, compile_template)),
         written=spec,
     )
     _distinct_secrets(found)
@@ -224,12 +227,14 @@ def meta_of(body: Json) -> Meta:
 def _distinct_secrets(found: Identity) -> None:
     """Two credentials in one Secret would overwrite each other in turn."""
     taken = {found.keyring_secret_name}
-    for path, block in (("spec.certificate", found.certificate), ("spec.hmac", found.hmac)):
-        if block is None:
-            continue
-        if block.secret_name in taken:
+    named = [(f"spec.{field}", block) for field, block in (("certificate", found.certificate), ("hmac", found.hmac))]
+    names = [(path, block.secret_name) for path, block in named if block is not None]
+    if found.vault is not None:
+        names += [(f"spec.vault.secrets[{i}]", secret.secret_name) for i, secret in enumerate(found.vault.secrets)]
+    for path, name in names:
+        if name in taken:
             raise InvalidSpecError(f"{path}.secretName", "is the name of another Secret of this identity")
-        taken.add(block.secret_name)
+        taken.add(name)
 
 
 def _certificate(block: Json, meta: Meta) -> CertificateSpec:
@@ -329,7 +334,7 @@ def _hmac(block: Json, meta: Meta) -> HmacSpec:
 
 def _rollout(block: Json, found: Identity) -> RolloutSpec:
     path = "spec.rollout"
-    blocks = {"Certificate": found.certificate, "HMAC": found.hmac, "Keyring": found.callers}
+    blocks = {"Certificate": found.certificate, "HMAC": found.hmac, "Keyring": found.callers, "Vault": found.vault}
     named = _texts(block, "credentials", path)
     for name in named:
         if not blocks.get(name):

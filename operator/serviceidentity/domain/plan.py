@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from serviceidentity.domain import ownership
-from serviceidentity.domain.credentials import CREDENTIALS
+from serviceidentity.domain.credentials import credentials_of
 from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import DeletionPolicy, Kind
@@ -60,7 +60,8 @@ def plan(seen: Observed, now: datetime) -> tuple[Action, ...]:
     """Return what to do now for one identity; empty when everything is as it should be, or must be left alone."""
     if seen.identity.meta.deleting or seen.identity.suspend:
         return ()
-    actions = [action for credential in _requested(seen) for action in _for_credential(credential, seen, now)]
+    requested = credentials_of(seen.identity)
+    actions = [action for credential in requested for action in _for_credential(credential, seen, now)]
     return (*actions, *_removals(seen, {action.credential.name for action in actions if isinstance(action, Hold)}))
 
 
@@ -69,7 +70,7 @@ def deadline(seen: Observed, now: datetime) -> datetime | None:
     if seen.identity.meta.deleting or seen.identity.suspend:
         return None
     due = []
-    for credential in _requested(seen):
+    for credential in credentials_of(seen.identity):
         try:
             due.append(credential.deadline(seen, now))
         except (PkiError, MalformedError):
@@ -81,7 +82,7 @@ def next_defect(seen: Observed, now: datetime) -> datetime | None:
     """When something of a suspended identity stops being of use: nothing is done about it, but its status says so."""
     if not seen.identity.suspend:
         return None
-    return upcoming(now, *(credential.ends(seen) for credential in _requested(seen)))
+    return upcoming(now, *(credential.ends(seen) for credential in credentials_of(seen.identity)))
 
 
 def metadata_of(seen: Observed, credential: Credential, content: SecretContent | SecretView) -> Metadata:
@@ -98,10 +99,6 @@ def metadata_of(seen: Observed, credential: Credential, content: SecretContent |
 
 
 CERTIFICATE = "certificate"  # the credential that names, keys and lifetimes of a policy are about
-
-
-def _requested(seen: Observed) -> list[Credential]:
-    return [credential for credential in CREDENTIALS if credential.requested(seen.identity)]
 
 
 def _for_credential(credential: Credential, seen: Observed, now: datetime) -> list[Action]:
@@ -138,7 +135,7 @@ def meanwhile(credential: Credential, seen: Observed, now: datetime, *, trust: b
 def _denied(credential: Credential, seen: Observed, outcome: Due | Held | None) -> Held | None:
     """Return why nothing new may be issued of a credential, and what becomes of what was issued before."""
     denied = seen.denied
-    if denied is None or not (denied.whole or credential.name == CERTIFICATE):
+    if denied is None or not credential.governed or not (denied.whole or credential.name == CERTIFICATE):
         return None
     if credential.secret_name(seen.identity) not in seen.contents:
         return Held(denied.reason, denied.message)
@@ -163,7 +160,7 @@ def _is_new(due: Due) -> bool:
 def _removals(seen: Observed, held: Collection[str]) -> list[Remove]:
     if seen.identity.deletion_policy is DeletionPolicy.RETAIN:
         return []
-    wanted = {credential.secret_name(seen.identity) for credential in _requested(seen)}
+    wanted = {credential.secret_name(seen.identity) for credential in credentials_of(seen.identity)}
     # What a credential that has to wait is still served from, under an earlier name, stays until it has its new Secret.
     in_use = {name for name, v in seen.contents.items() if v.labels.get(ownership.CREDENTIAL_LABEL) in held}
     leftovers = sorted(seen.contents.keys() - wanted - in_use)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from serviceidentity.domain import ownership
-from serviceidentity.domain.credentials import CREDENTIALS
+from serviceidentity.domain.credentials import credentials_of
 from serviceidentity.domain.credentials.base import Observed
 from serviceidentity.domain.model import GROUP, RolloutSpec, Target, WorkloadKind
 from serviceidentity.domain.schedule import format_time, parse_time, upcoming
@@ -81,8 +81,8 @@ def contents_of(seen: Observed, spec: RolloutSpec) -> dict[str, str | None]:
     """Return the content IDs of the Secrets that the targets follow. An edit that is being undone is no content."""
     followed = (
         credential.secret_name(seen.identity)
-        for credential in CREDENTIALS
-        if credential.requested(seen.identity) and credential.status_field in spec.credentials
+        for credential in credentials_of(seen.identity)
+        if credential.status_field in spec.credentials
     )
     return {
         name: ownership.consumed_id(seen.contents[name]) if name in seen.contents else None for name in sorted(followed)

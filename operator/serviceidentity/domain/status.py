@@ -32,7 +32,7 @@ from serviceidentity.domain.authority import (
 from serviceidentity.domain.authority.crls import Lists
 from serviceidentity.domain.authority.signing import ROTATE_ROOT_ANNOTATION
 from serviceidentity.domain.bundle import Publication
-from serviceidentity.domain.credentials import CREDENTIALS
+from serviceidentity.domain.credentials import STATUS_FIELDS, credentials_of
 from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
 from serviceidentity.domain.material import Held, MalformedError
 from serviceidentity.domain.model import Meta, spiffe_id
@@ -53,7 +53,7 @@ OWNED_FIELDS: Final = (
     "backoff",
     "authorities",
     "bundle",
-    *(credential.status_field for credential in CREDENTIALS),
+    *STATUS_FIELDS,
     ROLLOUT,
 )
 
@@ -94,11 +94,14 @@ def of_identity(
     problems: list[tuple[str, str]] = []
     reports: list[tuple[str, bool, str, str]] = []
     summaries: list[str] = []
-    for credential in CREDENTIALS:
-        if not credential.requested(seen.identity):
-            continue
+    credentials = credentials_of(seen.identity)
+    for credential in credentials:
         try:
-            status[credential.status_field] = credential.report(seen, now)
+            report = credential.report(seen, now)
+            if credential.listed:
+                status.setdefault(credential.status_field, []).append(report)
+            else:
+                status[credential.status_field] = report
             summary = credential.summary(seen, now)
         except (KeyError, MalformedError, PkiError):
             summary = ""
@@ -127,7 +130,7 @@ def of_identity(
     elif "spiffeID" in previous and not another:
         status["spiffeID"] = previous["spiffeID"]
     failures = [obstacle for obstacle in obstacles.values() if isinstance(obstacle, Failure)]
-    ends = (credential.ends(seen) for credential in CREDENTIALS if credential.name in obstacles)
+    ends = (credential.ends(seen) for credential in credentials if credential.name in obstacles)
     deadline = earliest(planning.deadline(seen, now), rollout.deadline if rollout else None)
     return _finish(status, deadline, _backoff(failures, previous, meta, now, earliest(*ends)))
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serviceidentity.domain import authority, parse, plan, status
-from serviceidentity.domain.credentials import CREDENTIALS
+from serviceidentity.domain.credentials import credentials_of
 from serviceidentity.domain.credentials.base import Observed
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.pki.errors import PkiError
@@ -84,7 +84,7 @@ def test_every_decision_can_be_taken_about_a_spec_that_was_understood(spec):
             assert str(error)
     assert plan.deadline(seen, T0) is None
     found = status.of_identity(seen, {}, {}, T0)
-    assert len(found["conditions"]) == 1 + sum(credential.requested(asked) for credential in CREDENTIALS)
+    assert len(found["conditions"]) == 1 + len(credentials_of(asked))
 
 
 @many
@@ -132,7 +132,8 @@ def merged(one: Any, other: Any) -> Any:
 
 REFERENCE = {"keystorePasswordSecretRef": {"name": "p"}, "privateKey": {}}
 ROLLOUT = {"targets": [{"kind": "Deployment", "name": "a"}]}
-FULL = {"certificate": REFERENCE, "hmac": {}, "callers": [{"name": "a"}], "rollout": ROLLOUT}
+VAULT = {"secrets": [{"name": "a", "kv": {"path": "a"}}]}
+FULL = {"certificate": REFERENCE, "hmac": {}, "callers": [{"name": "a"}], "rollout": ROLLOUT, "vault": VAULT}
 FULL_DOMAIN: dict[str, Any] = {"bundle": {}, "crl": {}, "intermediate": {"vault": {}}}
 
 

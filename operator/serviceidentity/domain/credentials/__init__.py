@@ -1,4 +1,7 @@
-"""The credentials an identity can ask for. A new kind is a module here and a line in CREDENTIALS."""
+"""The credentials an identity can ask for. A new kind is a module here and a line in CREDENTIALS.
+
+The secrets of Vault are as many credentials as the identity names.
+"""
 
 from typing import Final
 
@@ -6,5 +9,15 @@ from serviceidentity.domain.credentials.base import Credential
 from serviceidentity.domain.credentials.certificate import Certificate
 from serviceidentity.domain.credentials.hmac import HmacKeys
 from serviceidentity.domain.credentials.keyring import Keyring
+from serviceidentity.domain.credentials.vault import VaultSecret
+from serviceidentity.domain.model import Identity
 
 CREDENTIALS: Final[tuple[Credential, ...]] = (Certificate(), HmacKeys(), Keyring())
+STATUS_FIELDS: Final = (*(credential.status_field for credential in CREDENTIALS), VaultSecret.status_field)
+
+
+def credentials_of(identity: Identity) -> tuple[Credential, ...]:
+    """Return the credentials that an identity asks for."""
+    fixed = tuple(credential for credential in CREDENTIALS if credential.requested(identity))
+    secrets = identity.vault.secrets if identity.vault is not None else ()
+    return fixed + tuple(VaultSecret(secret) for secret in secrets)

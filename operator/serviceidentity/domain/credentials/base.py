@@ -12,6 +12,7 @@ from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
 from serviceidentity.domain.policy.checks import Denial
+from serviceidentity.domain.vault.views import Answer, VaultOrder, VaultView
 
 
 class Reason(StrEnum):
@@ -40,6 +41,9 @@ class Reason(StrEnum):
     READY = "Ready"
     SUSPENDED = "Suspended"
     INVALID_SPEC = "InvalidSpec"
+    SOURCE_CHANGED = "SourceChanged"
+    LEASE_LOST = "LeaseLost"
+    LEASE_ENDING = "LeaseEnding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Observed:
     differs from `contents`.
     `published` says since when each consenting verifier's keyring has which key. `revoked` has the certificates of the
     trust domain that are revoked: fingerprint of the issuer ("" when that is not known) and serial number. `denied`
-    says why nothing new may be issued.
+    says why nothing new may be issued. `vault` has what is known of each of the identity's secrets of Vault, by name.
     """
 
     identity: Identity
@@ -83,6 +87,7 @@ class Observed:
     published: Mapping[Key, Mapping[str, datetime]] = field(default_factory=dict)
     revoked: frozenset[tuple[str, str]] = frozenset()
     denied: Denial | None = None
+    vault: Mapping[str, VaultView] = field(default_factory=dict)
 
 
 Check = Callable[[Observed, SecretView, datetime], Due | None]
@@ -93,12 +98,17 @@ def first_due(checks: tuple[Check, ...], seen: Observed, view: SecretView, now: 
     return next((verdict for check in checks if (verdict := check(seen, view, now)) is not None), None)
 
 
+Made = Leaf | Answer
+
+
 class Credential(Protocol):
     """One kind of credential. Everything here is pure but `order` and `render`, which draw random numbers."""
 
     name: str
     condition: str
     status_field: str
+    listed: bool  # there may be several under the same field of the status
+    governed: bool  # by the policy of the trust domain
 
     def requested(self, identity: Identity) -> bool:
         """Say whether the identity asks for it."""
@@ -120,14 +130,14 @@ class Credential(Protocol):
         """Return what can be done for it all the same while it has to wait."""
         ...
 
-    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
-        """Return what has to be signed before the content can be made, with its new key; None when nothing has."""
+    def order(self, seen: Observed, due: Due, now: datetime) -> Order | VaultOrder | None:
+        """Return what others have to do before the content can be made; None when it can be made here."""
         ...
 
     def render(
-        self, seen: Observed, due: Due, now: datetime, password: bytes | None, leaf: Leaf | None = None
+        self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None
     ) -> SecretContent:
-        """Make the content to write; `leaf` is what came of the order."""
+        """Make the content to write; `made` is what came of the order."""
         ...
 
     def consumed(self, content: SecretContent | SecretView) -> object:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import RemoteIssuer, Trust
 from serviceidentity.domain.credentials import revocation
-from serviceidentity.domain.credentials.base import Check, Due, Observed, Reason, first_due
+from serviceidentity.domain.credentials.base import Check, Due, Made, Observed, Reason, first_due
 from serviceidentity.domain.credentials.keystores import (
     data_keys,
     encode_formats,
@@ -256,6 +256,8 @@ class Certificate:
     name = revocation.CREDENTIAL
     condition = "CertificateReady"
     status_field = "certificate"
+    listed = False
+    governed = True
 
     def requested(self, identity: Identity) -> bool:
         return identity.certificate is not None
@@ -316,11 +318,11 @@ class Certificate:
         return Order(spec.subject, names, spec.usages, validity, trust.signer, key)
 
     def render(
-        self, seen: Observed, due: Due, now: datetime, password: bytes | None, leaf: Leaf | None = None
+        self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None
     ) -> SecretContent:
         spec, view = _spec(seen), seen.contents.get(self.secret_name(seen.identity))
-        if leaf is not None:
-            chain, key, annotations = leaf.chain, leaf.key, self._issue_record(seen, view, now)
+        if isinstance(made, Leaf):
+            chain, key, annotations = made.chain, made.key, self._issue_record(seen, view, now)
         elif view is not None and not due.fresh:
             chain, key = view.value("tls.crt"), keys.load(view.value("tls.key"))
             annotations = {name: view.annotations[name] for name in _ISSUE_RECORD if name in view.annotations}

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from serviceidentity.domain import hmac_ring, ownership
-from serviceidentity.domain.credentials.base import Due, Observed, Reason
-from serviceidentity.domain.credentials.leaf import Leaf, Order
+from serviceidentity.domain.credentials.base import Due, Made, Observed, Reason
+from serviceidentity.domain.credentials.leaf import Order
 from serviceidentity.domain.hmac_ring import KeyState, Rhythm, Ring, Step
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import HmacSpec, Identity, SecretTemplate
@@ -61,6 +61,8 @@ class HmacKeys:
     name = "hmac"
     condition = "HMACReady"
     status_field = "hmac"
+    listed = False
+    governed = True
 
     def requested(self, identity: Identity) -> bool:
         return identity.hmac is not None
@@ -94,7 +96,7 @@ class HmacKeys:
         return None
 
     def render(
-        self, seen: Observed, due: Due, now: datetime, password: bytes | None, leaf: Leaf | None = None
+        self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None
     ) -> SecretContent:
         view = seen.contents.get(self.secret_name(seen.identity))
         record = ownership.rotation_record(seen.identity.meta)

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from serviceidentity.domain import hmac_ring
-from serviceidentity.domain.credentials.base import Caller, Due, Observed, Reason
-from serviceidentity.domain.credentials.leaf import Leaf, Order
+from serviceidentity.domain.credentials.base import Caller, Due, Made, Observed, Reason
+from serviceidentity.domain.credentials.leaf import Order
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
 from serviceidentity.domain.schedule import format_time, parse_time
@@ -95,6 +95,8 @@ class Keyring:
     name = "hmac-keyring"
     condition = "KeyringReady"
     status_field = "keyring"
+    listed = False
+    governed = True
 
     def requested(self, identity: Identity) -> bool:
         return bool(identity.callers)
@@ -122,7 +124,7 @@ class Keyring:
         return None
 
     def render(
-        self, seen: Observed, due: Due, now: datetime, password: bytes | None, leaf: Leaf | None = None
+        self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None
     ) -> SecretContent:
         view = seen.contents.get(self.secret_name(seen.identity))
         return SecretContent.of(SECRET_TYPE, {"keyring.json": _keyring(seen, view, now)}, {})

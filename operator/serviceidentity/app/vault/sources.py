@@ -1,0 +1,106 @@
+"""The secrets of Vault of one identity: what is known of them, and having made what is to be made."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from serviceidentity.app.ports import Clock
+from serviceidentity.app.vault.connections import Connections
+from serviceidentity.app.vault.leases import Leases
+from serviceidentity.app.vault.maker import make
+from serviceidentity.app.vault.ports import VaultClient
+from serviceidentity.app.vault.reader import Reader
+from serviceidentity.domain.material import Held, SecretView
+from serviceidentity.domain.model import Identity
+from serviceidentity.domain.schedule import earliest
+from serviceidentity.domain.vault.spec import KvSource, LeaseSource, StaticRoleSource, VaultSecretSpec
+from serviceidentity.domain.vault.views import Answer, Open, VaultOrder, VaultView
+from serviceidentity.errors import MissingError, PortError, RetryableError, ServiceIdentityError
+
+UNAVAILABLE = "VaultUnavailable"
+REFUSED = "VaultRefused"
+NOT_FOUND = "NotFoundInVault"
+_AGAIN = timedelta(minutes=1)
+
+
+class VaultRefusedError(ServiceIdentityError):
+    """Vault refused to make something: trying again soon won't help."""
+
+
+class VaultAwayError(ServiceIdentityError):
+    """Vault can't be asked now. Whoever was turned away is woken when it can be again; `retry` is the latest."""
+
+    def __init__(self, message: str, retry: datetime) -> None:
+        super().__init__(message)
+        self.reason, self.retry = UNAVAILABLE, retry
+
+
+class VaultSources:
+    """What identities have from Vault."""
+
+    def __init__(self, connections: Connections, reader: Reader, leases: Leases, clock: Clock) -> None:
+        self._connections = connections
+        self._reader = reader
+        self._leases = leases
+        self._clock = clock
+
+    async def gather(self, identity: Identity, contents: Mapping[str, SecretView]) -> dict[str, VaultView]:
+        """Return what is known of each secret of the identity, by name; reads and renews what is due."""
+        if identity.vault is None:
+            return {}
+        client = await self._connections.client(identity)
+        if isinstance(client, Held):
+            return {secret.name: client for secret in identity.vault.secrets}
+        return {
+            secret.name: await self._look(identity, secret, client, contents.get(secret.secret_name))
+            for secret in identity.vault.secrets
+        }
+
+    async def deliver(self, identity: Identity, order: VaultOrder) -> Answer:
+        """Have made what is ordered. Raises VaultRefusedError and VaultAwayError.
+
+        `stored` or `abandoned` must follow.
+        """
+        client = await self._connections.client(identity)
+        if isinstance(client, Held):
+            raise VaultAwayError(client.message, self._clock() + _AGAIN)
+        try:
+            if isinstance(order.secret.source, LeaseSource):
+                return await self._leases.issue(identity, order.secret, client)
+            return await make(client, order, self._clock())
+        except RetryableError as error:
+            raise VaultAwayError(str(error), self._clock() + _AGAIN) from None
+        except PortError as error:
+            raise VaultRefusedError(f"{order.secret.source}: {error}") from None
+
+    async def stored(self, identity: Identity, answer: Answer) -> None:
+        """Take note that the answer is in its Secret."""
+        if answer.lease is not None:
+            await self._leases.stored(identity, answer)
+
+    async def abandoned(self, identity: Identity, answer: Answer) -> None:
+        """Take note that the answer could not be stored: what it holds is given back."""
+        if answer.lease is not None:
+            await self._leases.abandoned(identity, answer)
+
+    def next_look(self, identity: Identity) -> datetime | None:
+        """When something has to be read again or looked after; it is not in the status, because it comes for ever."""
+        if identity.vault is None:
+            return None
+        looks = [self._reader.next_read(identity, secret) for secret in identity.vault.secrets]
+        return earliest(*looks, self._leases.next_look(identity))
+
+    async def _look(
+        self, identity: Identity, secret: VaultSecretSpec, client: VaultClient, view: SecretView | None
+    ) -> VaultView:
+        try:
+            if isinstance(secret.source, KvSource | StaticRoleSource):
+                return await self._reader.read(identity, secret, client)
+            if isinstance(secret.source, LeaseSource):
+                return await self._leases.look(identity, secret, client, view)
+        except MissingError:
+            return Held(NOT_FOUND, f"there is no {secret.source}", retry=self._clock() + _AGAIN)
+        except RetryableError as error:
+            return Held(UNAVAILABLE, f"{secret.source} can't be read: {error}", retry=self._clock() + _AGAIN)
+        except PortError as error:
+            return Held(REFUSED, f"{secret.source}: {error}", retry=self._clock() + _AGAIN)
+        return Open()
