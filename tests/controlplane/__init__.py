@@ -10,6 +10,7 @@ from tests.controlplane.binaries import MissingProgramError
 from tests.controlplane.cluster import ControlPlane, KubectlError, NotOursError, start_control_plane
 from tests.controlplane.named import UnnamedContextError
 from tests.controlplane.openbao import OpenBao
+from tests.controlplane.postgres import Postgres, start_postgres
 from tests.controlplane.processes import NotReadyError
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "NotOursError",
     "NotReadyError",
     "OpenBao",
+    "Postgres",
     "UnnamedContextError",
     "start_control_plane",
+    "start_postgres",
 ]

@@ -1,10 +1,8 @@
 """The control plane as one object."""
 
 import json
-import signal
 import subprocess
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +15,7 @@ from tests.controlplane.binaries import beside_python
 from tests.controlplane.kubeapi import CONTEXT
 from tests.controlplane.named import NamedCluster, UnnamedContextError, named_cluster
 from tests.controlplane.openbao import OpenBao
-from tests.controlplane.processes import Process, kill_all
+from tests.controlplane.processes import Process, ended_by_signals, kill_all
 from tests.controlplane.programs import Layout
 
 __all__ = ["ControlPlane", "KubectlError", "NotOursError", "UnnamedContextError", "start_control_plane"]
@@ -157,7 +155,7 @@ def start_control_plane(*, openbao: bool = False) -> Iterator[ControlPlane]:
     and NotReadyError, with the end of its log, when one does not come up.
     """
     with ExitStack() as stack:
-        stack.enter_context(_ended_by_signals())
+        stack.enter_context(ended_by_signals())
         named = named_cluster()
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sio-")))  # made with mode 0700
         plane = _of_named(named, directory) if named else _own(directory)
@@ -198,23 +196,3 @@ def _start(plane: ControlPlane) -> None:
         plane.processes["kube-apiserver"].wait_until(plane.ready)
         manager.start()
         manager.wait_until(lambda: all(plane._answers(path) for path in FIRST_SERVICE_ACCOUNTS))
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception, so that the block's clean-up runs; Ctrl-C is one already."""
-
-    def end(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    untouched = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_DFL]
-    for number in untouched:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in untouched:
-            signal.signal(number, signal.SIG_DFL)

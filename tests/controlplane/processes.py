@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -63,12 +65,17 @@ class Process:
         environment: Mapping[str, str] | None = None,
         *,
         cwd: Path | None = None,
+        user: tuple[int, int] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
+        """Prepare a program; as root, it may run as another user (user and group ID)."""
         self.name = name
         self.command = list(command)
         self.log = directory / f"{name}.log"
         self._environment = dict(environment) if environment else {}
         self._cwd = cwd
+        self._user = user
+        self._stop_signal = stop_signal
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -77,9 +84,10 @@ class Process:
             self._child = _spawner.submit(self._spawn).result()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        user = ":".join(map(str, self._user)) if self._user else "-"
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self.command],
+                [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), user, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -109,7 +117,7 @@ class Process:
         """Ask the program to end, and kill it when it has not done so after `timeout` seconds."""
         if self._child is None or not self.running:
             return
-        self._child.terminate()
+        self._child.send_signal(self._stop_signal)
         try:
             self._child.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -145,3 +153,23 @@ def kill_all(processes: Iterable[Process]) -> None:
             os.killpg(child.pid, signal.SIGKILL)  # each is the leader of its own session
     for child in children:
         child.wait()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception, so that the block's clean-up runs; Ctrl-C is one already."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    untouched = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_DFL]
+    for number in untouched:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in untouched:
+            signal.signal(number, signal.SIG_DFL)

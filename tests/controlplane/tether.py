@@ -1,4 +1,7 @@
-"""Become another program, tied to the life of the one that started it: tether.py PARENT-PROCESS-ID PROGRAM ARGUMENT...
+"""Become another program, tied to the life of the one that started it: tether.py PARENT USER PROGRAM ARGUMENT...
+
+PARENT is a process ID. USER is `-` for the same as now, or USER-ID:GROUP-ID of one whom root becomes. It is done here
+because that user need not be able to get at this Python, and first, because the kernel unties who changes its user.
 
 Run as a script between fork and exec. The alternative, a preexec_fn, runs Python in a fork of a process with threads.
 """
@@ -13,7 +16,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h; survives exec
 
 def main() -> None:
     """Never returns: exec, or the exit that explains why not."""
-    parent, program = int(sys.argv[1]), sys.argv[2:]
+    parent, user, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    if user != "-":
+        user_id, group_id = map(int, user.split(":"))
+        os.setgroups([])
+        os.setgid(group_id)
+        os.setuid(user_id)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
