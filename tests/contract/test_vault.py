@@ -14,6 +14,7 @@ from serviceidentity.adapters.vault.settings import KubernetesAuth, TokenAuth, V
 from serviceidentity.domain.material import KeyMaterial
 from serviceidentity.errors import MissingError, PortError, RejectedError, RetryableError, SettingsError
 from tests.controlplane import ControlPlane, OpenBao, start_control_plane
+from tests.controlplane.logins import add_login_role, enable_kubernetes_auth
 
 pytestmark = pytest.mark.contract
 T = TypeVar("T")
@@ -171,30 +172,11 @@ def test_a_service_account_logs_in(plane: ControlPlane, tmp_path: Path):
     bao = plane.openbao
     bao.request("POST", "secret/data/kept", {"data": {"answer": "43"}})
     bao.request("PUT", "sys/policies/acl/reader", {"policy": READER})
-    for name in ("reviewer", "service"):
+    for name in ("another", "service"):
         plane.kubectl("create", "serviceaccount", name, "--namespace=default")
-    grant = ("--clusterrole=system:auth-delegator", "--serviceaccount=default:reviewer")
-    plane.kubectl("create", "clusterrolebinding", "reviewer", *grant)
-    reviewer = plane.kubectl("create", "token", "reviewer", "--namespace=default").stdout.strip()
-    bao.request("POST", "sys/auth/kubernetes", {"type": "kubernetes"})
-    bao.request(
-        "POST",
-        "auth/kubernetes/config",
-        {
-            "kubernetes_host": plane.url,
-            "kubernetes_ca_cert": plane.ca_file.read_text(),
-            "token_reviewer_jwt": reviewer,
-            "disable_local_ca_jwt": True,
-        },
-    )
-    role = {
-        "bound_service_account_names": "service",
-        "bound_service_account_namespaces": "default",
-        "token_policies": "reader",
-        "token_ttl": "1s",
-        "token_max_ttl": "2s",
-    }
-    bao.request("POST", "auth/kubernetes/role/operator", role)
+    enable_kubernetes_auth(bao, plane)
+    life = {"token_ttl": "1s", "token_max_ttl": "2s"}
+    add_login_role(bao, "operator", namespaces="default", service_accounts="service", policies="reader", **life)
     file = tmp_path / "jwt"
     file.write_text(plane.kubectl("create", "token", "service", "--namespace=default").stdout)
 
@@ -203,7 +185,7 @@ def test_a_service_account_logs_in(plane: ControlPlane, tmp_path: Path):
         await reads_for(4, session)  # longer than any one login lives
 
     during(VaultSettings(bao.address, KubernetesAuth("operator", token_file=file)), work)
-    file.write_text(plane.kubectl("create", "token", "reviewer", "--namespace=default").stdout)
+    file.write_text(plane.kubectl("create", "token", "another", "--namespace=default").stdout)
     with pytest.raises(RejectedError, match="refuses to log in role operator"):
         during(VaultSettings(bao.address, KubernetesAuth("operator", token_file=file)), read)
 

@@ -4,12 +4,14 @@ Unlike development mode it stores what it holds, so a test may stop it, start it
 """
 
 import json
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
 from tests.controlplane.binaries import beside_python
+from tests.controlplane.certificates import self_signed
 from tests.controlplane.kubeapi import write_private
 from tests.controlplane.processes import Process, free_port
 
@@ -26,23 +28,35 @@ storage "raft" {{
 listener "tcp" {{
   address = "127.0.0.1:{port}"
   cluster_address = "127.0.0.1:{cluster_port}"
-  tls_disable = true
+  {tls}
 }}
-api_addr = "http://127.0.0.1:{port}"
+api_addr = "{address}"
 cluster_addr = "http://127.0.0.1:{cluster_port}"
 """
 
 
 class OpenBao:
-    """One server. `address` and `root_token` are what VAULT_ADDR and VAULT_TOKEN want."""
+    """One server. `address`, `root_token` and `ca_file` are what VAULT_ADDR, VAULT_TOKEN and VAULT_CACERT want."""
 
-    def __init__(self, directory: Path) -> None:
-        """Prepare a server that lives in `directory`. Raises MissingProgramError when there is no bao."""
+    def __init__(self, directory: Path, *, tls: bool = False) -> None:
+        """Prepare a server that lives in `directory`; with TLS, its certificate is its own CA, and in `ca_file`.
+
+        Raises MissingProgramError when there is no bao.
+        """
         port = free_port()
-        self.address = f"http://127.0.0.1:{port}"
+        self.address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        self.ca_file: Path | None = None
+        self._trust: ssl.SSLContext | None = None
+        listener = "tls_disable = true"
+        if tls:
+            self.ca_file, key_file = self_signed(directory, "openbao")
+            self._trust = ssl.create_default_context(cafile=str(self.ca_file))
+            listener = f'tls_cert_file = "{self.ca_file}"\n  tls_key_file = "{key_file}"'
         self.root_token = ROOT_TOKEN
         (directory / "openbao").mkdir(mode=0o700)
-        text = _CONFIGURATION.format(directory=directory, port=port, cluster_port=free_port())
+        text = _CONFIGURATION.format(
+            directory=directory, address=self.address, port=port, cluster_port=free_port(), tls=listener
+        )
         configuration = write_private(directory / "openbao.hcl", text.encode())
         command = [str(beside_python("bao")), "server", f"-config={configuration}"]
         self.process = Process("openbao", command, directory, {"HOME": str(directory)})
@@ -83,14 +97,14 @@ class OpenBao:
             data=json.dumps(body).encode() if body is not None else None,
             headers={"X-Vault-Token": self.root_token if token is None else token},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10, context=self._trust) as answer:
             text = answer.read()
         return json.loads(text) if text else {}
 
     def health(self) -> int:
         """Return the code that sys/health answers with; UNREACHABLE when nothing answers."""
         try:
-            with urllib.request.urlopen(f"{self.address}/v1/sys/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.address}/v1/sys/health", timeout=2, context=self._trust) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
