@@ -3,10 +3,14 @@
 No code of the operator runs here: when one of these fails with a newer server, the design is to be looked at.
 """
 
+import http.client
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -150,7 +154,7 @@ def test_the_lease_is_longer_than_its_token_and_ends_with_it(bao: OpenBao, postg
     assert found.answer.duration == 3600
     assert found.user in postgres.users()
     assert eventually(lambda: found.user not in postgres.users())
-    assert found.id not in leases(bao, "database/creds")
+    assert eventually(lambda: found.id not in leases(bao, "database/creds"))
     assert found.renew().status == 403
 
 
@@ -297,6 +301,48 @@ def test_revocation_while_the_database_is_away_is_answered_at_once_and_done_late
     assert eventually(lambda: found.id not in leases(bao, "database/creds"))
 
 
+@contextmanager
+def slow(postgres: Postgres) -> Iterator[psycopg.Connection[Any]]:
+    """Let nobody make a user for the block."""
+    with postgres.connect() as connection, connection.transaction():
+        connection.execute("LOCK TABLE pg_authid IN SHARE MODE")
+        yield connection
+
+
+def creations_under_way(connection: psycopg.Connection[Any]) -> int:
+    return len(connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall())
+
+
+def test_a_read_that_nobody_waits_for_any_more_leaves_nothing(bao: OpenBao, postgres: Postgres) -> None:
+    """Rests on it: after a timeout or a crash amid a read there is nothing to find but the token."""
+    token, before = orphan(bao, login(bao)).auth["client_token"], postgres.users()
+    with slow(postgres) as connection:
+        asking = http.client.HTTPConnection(urlsplit(bao.address).netloc)
+        asking.request("GET", "/v1/database/creds/app", headers={"X-Vault-Token": token})
+        assert eventually(lambda: creations_under_way(connection) == 1)
+        asking.close()
+        assert eventually(lambda: creations_under_way(connection) == 0)
+    assert ask(bao, token, "POST", "auth/token/revoke-self").status == 200
+    assert eventually(lambda: postgres.users() <= before)
+    assert eventually(lambda: not leases(bao, "database/creds"))
+
+
+def test_a_read_under_way_outlives_the_revocation_of_its_token(bao: OpenBao, postgres: Postgres) -> None:
+    """Rests on it: a lease token is never revoked while something is read with it. The lease that comes is nobody's."""
+    token = orphan(bao, login(bao)).auth["client_token"]
+    with ThreadPoolExecutor(1) as pool:
+        with slow(postgres) as connection:
+            reading = pool.submit(ask, bao, token, "GET", "database/creds/app")
+            assert eventually(lambda: creations_under_way(connection) == 1)
+            assert ask(bao, token, "POST", "auth/token/revoke-self").status == 200
+        stray = Leased(bao, token, reading.result(30))
+    assert stray.renew().status == 403
+    assert stray.user in postgres.users()
+    assert stray.id in leases(bao, "database/creds")
+    bao.request("PUT", "sys/leases/revoke", {"lease_id": stray.id, "sync": True})
+    assert stray.user not in postgres.users()
+
+
 def test_sealed_is_503_whatever_is_asked(bao: OpenBao) -> None:
     """Rests on it: nothing is taken for lost, and no record is dropped, because a server is sealed."""
     found = lease(bao)
@@ -327,16 +373,20 @@ def test_static_credentials_have_no_lease_and_change_after_their_period(
     def now() -> dict[str, Any]:
         return ask(bao, shared, "GET", "database/static-creds/nightly").data
 
-    assert eventually(lambda: now()["password"] != static_role["password"])
+    assert eventually(lambda: now()["password"] != static_role["password"], 30)
     assert now()["last_vault_rotation"] > static_role["last_vault_rotation"]
     assert not postgres.lets_in("nightly", static_role["password"])
 
 
 def test_nothing_is_left_behind(bao: OpenBao, postgres: Postgres) -> None:
     """What the others count on: who revokes their token leaves no lease and no user."""
+    assert eventually(lambda: not leases(bao, "database"))
+    before = postgres.users()
     found = lease(bao)
-    assert leases(bao, "database/creds") == leases(bao, "database/creds/app") == leases(bao, "database") == {found.id}
-    assert postgres.users() == {found.user, "nightly"}
+    for prefix in ("database/creds/app", "database/creds", "database"):
+        assert leases(bao, prefix) == {found.id}
+    assert postgres.users() - before == {found.user}
     found.revoke()
-    assert eventually(lambda: not leases(bao, "database") and postgres.users() == {"nightly"})
+    assert eventually(lambda: not leases(bao, "database"))
+    assert postgres.users() == before
     assert leases(bao, "nowhere") == set()
