@@ -13,7 +13,7 @@ import kopf
 
 from serviceidentity import handlers
 from serviceidentity.adapters.cel import CelCompiler
-from serviceidentity.adapters.keyfile import KeyFile
+from serviceidentity.adapters.keyfile import KeyFile, MasterKeyFile
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.adapters.kube.events import KubeEvents
 from serviceidentity.adapters.kube.lease import KubeLease
@@ -24,10 +24,12 @@ from serviceidentity.adapters.vault.pki import VaultPki
 from serviceidentity.adapters.vault.session import VaultSession
 from serviceidentity.adapters.vault.settings import from_environment
 from serviceidentity.adapters.vault.transit import TransitKey
+from serviceidentity.app.encryption import EncryptionSettings, MasterKeys, MasterKeySecret
 from serviceidentity.app.engine import Engine, system_clock
 from serviceidentity.app.keyguard import KeyEncryption, KeyEncryptionKeys
 from serviceidentity.app.leadership import LeaseLeadership
 from serviceidentity.app.operator import Lists, Operator
+from serviceidentity.app.ports import Secrets
 from serviceidentity.config import Config, from_process
 from serviceidentity.errors import PortError
 
@@ -55,6 +57,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         keys=keys,
         compile_rule=CelCompiler(),
         pki=VaultPki(vault) if vault else None,
+        encryption=encryption_settings(config, secret_store),
     )
 
     async def background() -> None:
@@ -114,6 +117,21 @@ async def key_encryption(config: Config, vault: VaultSession | None) -> KeyEncry
             mount, _, key = rest.rpartition("/")
             keys.append(TransitKey(vault, mount, key))
     return KeyEncryptionKeys(None if config.ca_key_encryption[0] == "none" else keys[0], tuple(keys))
+
+
+def encryption_settings(config: Config, secret_store: Secrets) -> EncryptionSettings:
+    """Return what is to be known about the keys of encrypted values."""
+    scheme, _, rest = (config.master_keys or "").partition(":")
+    masters: MasterKeys | None = None
+    if scheme == "file":
+        masters = MasterKeyFile(Path(rest))
+    elif scheme == "secret":
+        name, _, key = rest.partition("/")
+        masters = MasterKeySecret(secret_store, config.authority_namespace, name, key or "keys")
+    allowed = config.master_key_namespaces
+    return EncryptionSettings(
+        masters, None if allowed is None else frozenset(allowed), config.rotate_encryption_key_every
+    )
 
 
 async def run(config: Config) -> None:

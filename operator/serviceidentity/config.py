@@ -5,10 +5,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from serviceidentity.domain.encryption.ring import SHORTEST_ROTATION
+from serviceidentity.domain.schedule import parse_duration
+
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_MASTER_KEYS: Final = re.compile(r"file:/[^,]+|secret:[a-z0-9][a-z0-9.-]*(/[A-Za-z0-9._-]+)?")
 DEFAULT_NAMESPACE: Final = "serviceidentity-system"
 _ENCRYPTION: Final = re.compile(r"none|file:/[^,]+|transit:{0}(/{0})+".format(r"\w[\w.-]*"), re.ASCII)
 
@@ -19,6 +24,7 @@ class Config:
 
     `namespaces` None means all of them. `authority_namespace` is where CA keys live: the operator's own. The first of
     `ca_key_encryption` says how they are stored, each of them can read what it stored once.
+    `master_key_namespaces` None means all of them.
     """
 
     namespaces: tuple[str, ...] | None
@@ -31,6 +37,9 @@ class Config:
     resync_seconds: float
     log_level: str
     ca_key_encryption: tuple[str, ...] = ("none",)
+    master_keys: str | None = None
+    master_key_namespaces: tuple[str, ...] | None = None
+    rotate_encryption_key_every: timedelta | None = None
 
 
 def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -60,6 +69,24 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         "none",
         "how CA keys are stored: none, file:/PATH or transit:MOUNT/KEY; more of them, after a comma, only decrypt",
     )
+    setting(
+        "--master-keys",
+        "SIO_MASTER_KEYS",
+        "",
+        "master keys of symmetric encrypted values: file:/PATH or secret:NAME[/KEY]; empty: that form is not decrypted",
+    )
+    setting(
+        "--master-key-namespaces",
+        "SIO_MASTER_KEY_NAMESPACES",
+        "",
+        "namespaces whose identities may have symmetric encrypted values, separated by commas; empty: all",
+    )
+    setting(
+        "--encryption-key-rotation",
+        "SIO_ENCRYPTION_KEY_ROTATION",
+        "",
+        "how often a new key pair is made for encrypted values, such as 2160h; empty: only when asked",
+    )
     given = parser.parse_args(arguments)
     for flag in ("events", "leader_elect"):
         if getattr(given, flag) not in ("on", "off"):
@@ -74,7 +101,15 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         encryption = parse_key_encryption(given.ca_key_encryption)
     except ValueError as error:
         parser.error(f"--ca-key-encryption: {error}")
-    namespaces = tuple(sorted({name.strip() for name in given.namespaces.split(",") if name.strip()}))
+    if given.master_keys and not _MASTER_KEYS.fullmatch(given.master_keys):
+        parser.error("--master-keys is file:/PATH or secret:NAME or secret:NAME/KEY")
+    try:
+        every = parse_duration(given.encryption_key_rotation) if given.encryption_key_rotation else None
+    except ValueError:
+        every = timedelta(0)
+    if every is not None and every < SHORTEST_ROTATION:
+        parser.error("--encryption-key-rotation is a duration of at least 1h, such as 2160h")
+    namespaces = _names(given.namespaces)
     return Config(
         namespaces=namespaces or None,
         authority_namespace=given.authority_namespace,
@@ -86,7 +121,14 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         resync_seconds=resync,
         log_level=given.log_level.upper(),
         ca_key_encryption=encryption,
+        master_keys=given.master_keys or None,
+        master_key_namespaces=_names(given.master_key_namespaces) or None,
+        rotate_encryption_key_every=every,
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(sorted({name.strip() for name in text.split(",") if name.strip()}))
 
 
 def parse_key_encryption(text: str) -> tuple[str, ...]:

@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 
 from serviceidentity.config import from_arguments
@@ -26,3 +28,29 @@ def test_nonsense_ends_with_usage(text: str, capsys: pytest.CaptureFixture[str])
         ways(text)
     assert ended.value.code == 2
     assert "--ca-key-encryption" in capsys.readouterr().err
+
+
+def test_keys_of_encrypted_values():
+    config = from_arguments(
+        [
+            "--master-keys=secret:masters/old",
+            "--master-key-namespaces=shop, billing",
+            "--encryption-key-rotation=2160h",
+        ],
+        {},
+    )
+    assert config.master_keys == "secret:masters/old"
+    assert config.master_key_namespaces == ("billing", "shop")
+    assert config.rotate_encryption_key_every == timedelta(days=90)
+    plain = from_arguments([], {})
+    assert (plain.master_keys, plain.master_key_namespaces, plain.rotate_encryption_key_every) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--master-keys=env:X", "--master-keys=file:relative", "--master-keys=secret:UPPER", "--encryption-key-rotation=59m",
+     "--encryption-key-rotation=1d"],
+)  # fmt: skip
+def test_nonsense_about_encrypted_values_is_refused(arguments):
+    with pytest.raises(SystemExit):
+        from_arguments([arguments], {})

@@ -1,13 +1,13 @@
-"""Key-encryption keys from a file that is mounted into the operator: the port `KeyEncryption`."""
+"""Keys from files that are mounted into the operator: the ports `KeyEncryption` and `MasterKeys`."""
 
 import asyncio
 import logging
-import os
 import stat
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from serviceidentity.domain.encryption.opening import parse_master_keys
 from serviceidentity.domain.material import KeyMaterial
 from serviceidentity.domain.pki.envelope import WrappedKey
 from serviceidentity.domain.pki.errors import PkiError
@@ -78,9 +78,7 @@ class KeyFile:
             signature = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
             if signature == self._signature:
                 return self._keys
-            _check(found)
-            with self._path.open("rb") as file:
-                keys = parse_keys(file.read(LARGEST).decode())
+            keys = parse_keys(read_private(self._path, "key-encryption keys"))
         except (OSError, UnicodeDecodeError):
             raise SettingsError("the file of key-encryption keys can't be read") from None
         except PkiError as error:
@@ -91,11 +89,34 @@ class KeyFile:
         return keys
 
 
-def _check(found: os.stat_result) -> None:
+class MasterKeyFile:
+    """Master keys of encrypted values, the port `MasterKeys`: a file, read each time because it may change in place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def read(self) -> tuple[KeyMaterial, ...]:
+        """Return the keys, the newest first. Raises SettingsError."""
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> tuple[KeyMaterial, ...]:
+        try:
+            return parse_master_keys(read_private(self._path, "master keys"))
+        except (OSError, UnicodeDecodeError):
+            raise SettingsError("the file of master keys can't be read") from None
+        except PkiError as error:
+            raise SettingsError(f"the file of master keys can't be used: {error}") from None
+
+
+def read_private(path: Path, what: str) -> str:
+    """Return the text of a file that only its owner may write. Raises SettingsError, OSError and UnicodeDecodeError."""
+    found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise SettingsError("the file of key-encryption keys is not a file")
+        raise SettingsError(f"the file of {what} is not a file")
     if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise SettingsError(
-            "the file of key-encryption keys is open to others: allow the owner and reading by the group alone "
+            f"the file of {what} is open to others: allow the owner and reading by the group alone "
             "(in a Pod: defaultMode 0440, and fsGroup)"
         )
+    with path.open("rb") as file:
+        return file.read(LARGEST).decode()

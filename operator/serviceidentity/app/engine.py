@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from serviceidentity.app.crl_registry import CrlRegistry
+from serviceidentity.app.encryption import EncryptionKeys, EncryptionSettings
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.keyguard import KeyEncryptionKeys, KeyGuard
@@ -22,7 +23,7 @@ from serviceidentity.app.vault.connections import Connections
 from serviceidentity.app.vault.leases import Leases
 from serviceidentity.app.vault.reader import Reader
 from serviceidentity.app.vault.sources import VaultSources
-from serviceidentity.domain.model import Key, Kind, StoreKind, TrustDomain
+from serviceidentity.domain.model import ENCRYPTION_KEYS, Key, Kind, StoreKind, TrustDomain
 from serviceidentity.domain.policy.spec import Compile, no_expressions
 from serviceidentity.errors import ConflictError, PortError, RetryableError
 
@@ -61,6 +62,7 @@ class Engine:
         keys: KeyEncryptionKeys | None = None,
         compile_rule: Compile = no_expressions,
         pki: Pki | None = None,
+        encryption: EncryptionSettings | None = None,
     ) -> None:
         """`served` names the namespaces that trust bundles may be published in; None means all."""
         self.inventory = Inventory(authority_namespace, compile_rule)
@@ -70,12 +72,14 @@ class Engine:
         self._trust = TrustRegistry(self.inventory, KeyGuard(keys or KeyEncryptionKeys(), clock))
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self.crls = CrlRegistry(self.inventory, self._trust)
+        self.encryption = EncryptionKeys(self.inventory, secrets, config_maps, clock, encryption)
         self._identities = IdentityReconciler(
             *parts,
             crls=self.crls,
             workloads=workloads,
             signer=LeafSigner(pki, clock),
             vault=VaultSources(Connections(), Reader(), Leases(), clock),
+            encryption=self.encryption,
             wake_later=self.queue.wake_later,
         )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
@@ -99,10 +103,16 @@ class Engine:
         opening = (self._trust.keys.open(d, self._trust.views(d)) for d in domains if isinstance(d, TrustDomain))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(OPEN_KEYS_WITHIN):
-                await asyncio.gather(*opening)
+                await asyncio.gather(*opening, self._load_encryption_keys())
+
+    async def _load_encryption_keys(self) -> None:
+        with contextlib.suppress(PortError):  # the first pass over them tries again
+            await self.encryption.load()
 
     def start(self) -> None:
         """Start working. The inventory must be complete before, or Secrets that are there would look missing."""
+        if self.encryption.enabled:
+            self.queue.wake(ENCRYPTION_KEYS)
         self._tasks = [asyncio.create_task(self.queue.watch_deadlines(), name="deadlines")]
         self._tasks += [asyncio.create_task(self._work(), name=f"worker-{number}") for number in range(WORKERS)]
 
@@ -145,6 +155,11 @@ class Engine:
     async def _reconcile(self, key: Key) -> datetime | None:
         if key.kind is Kind.SERVICE_IDENTITY:
             return await self._identities.reconcile(key)
+        if key.kind is Kind.ENCRYPTION_KEYS:
+            next_look, changed = await self.encryption.reconcile()
+            if changed:
+                self.wake(self.encryption.users())
+            return next_look
         next_look, changed = await self._domains.reconcile(key)
         if changed:
             self.wake(self.inventory.identities_of(key.name))

@@ -10,6 +10,7 @@ from typing import Any
 
 from serviceidentity.app.admission import Admission
 from serviceidentity.app.crl_registry import CrlRegistry
+from serviceidentity.app.encryption import EncryptionKeys
 from serviceidentity.app.inventory import Entry
 from serviceidentity.app.leaves import LeafRefusedError, LeafSigner, SignerAwayError
 from serviceidentity.app.pace import Pace
@@ -22,7 +23,7 @@ from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.authority import Trust
 from serviceidentity.domain.credentials import credentials_of, keyring, revocation
-from serviceidentity.domain.credentials.base import Caller, Credential, Made, Observed, Reason
+from serviceidentity.domain.credentials.base import NO_VALUES, Caller, Credential, Made, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
 from serviceidentity.domain.hmac_ring import Ring
@@ -62,6 +63,7 @@ class IdentityReconciler(Reconciler):
         workloads: Workloads,
         signer: LeafSigner,
         vault: VaultSources,
+        encryption: EncryptionKeys,
         wake_later: Callable[[Key], None],
     ) -> None:
         super().__init__(*parts)
@@ -69,6 +71,7 @@ class IdentityReconciler(Reconciler):
         self._crls = crls
         self._signer = signer
         self._vault = vault
+        self._encryption = encryption
         self._pace = Pace()
         self._rollouts = Rollouts(workloads, self._events, self._clock)
         self._admission = Admission(self._inventory, self._trust)
@@ -205,6 +208,7 @@ class IdentityReconciler(Reconciler):
             published=self._published(identity) if identity.hmac else {},
             revoked=self._crls.revoked(identity.trust_domain) if identity.certificate else frozenset(),
             denied=denied,
+            decrypted=self._encryption.open(identity) if identity.encrypted else NO_VALUES,
         )
 
     def _callers(self, identity: Identity) -> tuple[Caller, ...]:

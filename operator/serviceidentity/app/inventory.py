@@ -12,8 +12,10 @@ from typing import Any, Generic, TypeVar
 
 from serviceidentity.app.copies import Copies
 from serviceidentity.domain import ownership, parse
+from serviceidentity.domain.encryption import ring
 from serviceidentity.domain.material import SecretView
 from serviceidentity.domain.model import (
+    ENCRYPTION_KEYS,
     Identity,
     Key,
     Kind,
@@ -63,6 +65,7 @@ class Inventory:
         self.remembered: dict[Location, SecretView] = {}
         self.writing: dict[Location, Mapping[str, str]] = {}
         self.copies = Copies()
+        self.public_key: SecretView | None = None  # the ConfigMap that encrypted values are made with
         self._awaited: set[str] = set()
         self._gone: set[str] = set()
         self._owned: defaultdict[Key, set[Location]] = defaultdict(set)
@@ -142,12 +145,20 @@ class Inventory:
         return set() if self.namespaces.pop(name, None) is None else set(self.domains)
 
     def put_config_map(self, view: SecretView) -> set[Key]:
-        """Take in a ConfigMap that carries our label: a copy of a trust bundle."""
+        """Take in a ConfigMap that carries our label: a copy of a trust bundle, or the key to encrypt values with."""
+        if (view.namespace, view.name) == (self.authority_namespace, ring.PUBLIC_NAME):
+            old, self.public_key = self.public_key, view
+            if old is not None and view.resource_version <= old.resource_version:
+                self.public_key = old
+            return set() if self.public_key is old else {ENCRYPTION_KEYS}
         return self.copies.put(StoreKind.CONFIG_MAP, view)
 
     def drop_config_map(self, namespace: str, name: str, uid: str) -> set[Key]:
         """Forget a ConfigMap that is gone, or that lost our label."""
         self._gone.add(uid)
+        if self.public_key is not None and self.public_key.uid == uid:
+            self.public_key = None
+            return {ENCRYPTION_KEYS}
         return self.copies.drop(StoreKind.CONFIG_MAP, namespace, name, uid)
 
     def put_secret(self, view: SecretView) -> set[Key]:
@@ -241,6 +252,10 @@ class Inventory:
         for view in (view for view in config_maps if view.uid not in self._gone):
             woken |= self.put_config_map(view)
             found.add((view.namespace, view.name))
+        public = self.public_key
+        if public and (public.namespace, public.name) not in found and public.resource_version <= as_of("config_maps"):
+            self.public_key = None
+            woken.add(ENCRYPTION_KEYS)
         gone = self.copies.missing_from(StoreKind.CONFIG_MAP, found, as_of("config_maps"))
         gone += self.copies.missing_from(StoreKind.SECRET, secrets, as_of("secrets"))
         for target in gone:
@@ -358,6 +373,8 @@ class Inventory:
         if domain := view.labels.get(ownership.TRUST_DOMAIN_LABEL):
             # An authority counts only in the operator's own namespace: a label elsewhere is anybody's to set.
             return [trust_domain_key(domain)] if view.namespace == self.authority_namespace else []
+        if (view.namespace, view.name) == (self.authority_namespace, ring.SECRET_NAME):
+            return [ENCRYPTION_KEYS]
         names = {view.labels.get(ownership.IDENTITY_LABEL)}
         names.add(view.annotations.get(ownership.ADOPT_ANNOTATION))
         names |= {str(owner.get("name")) for owner in view.owners if owner.get("kind") == Kind.SERVICE_IDENTITY}

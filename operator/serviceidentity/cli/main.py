@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from serviceidentity.adapters.kube.client import KubeClient
-from serviceidentity.cli import commands
+from serviceidentity.cli import commands, encryption
+from serviceidentity.config import DEFAULT_NAMESPACE
+from serviceidentity.domain.encryption.ring import KeyRing
+from serviceidentity.domain.encryption.values import Scope
 from serviceidentity.domain.pki.crl import REASONS
 from serviceidentity.errors import PortError
 
+_SECRET_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
@@ -56,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
         "--reason", choices=sorted(REASONS), metavar="REASON", help=f"as RFC 5280 names it: {reasons}; default: none"
     )
 
+    _encryption(verbs, common)
+
     ca = verbs.add_parser("ca", help="the authorities of a TrustDomain", parents=[common])
     steps = ca.add_subparsers(dest="step", required=True, metavar="step")
     for name, text in (
@@ -78,6 +84,50 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _encryption(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser) -> None:
+    """Add the commands about encrypted values."""
+    where = argparse.ArgumentParser(add_help=False, parents=[common])
+    where.add_argument(
+        "--operator-namespace",
+        type=_name,
+        default=os.environ.get("SIO_AUTHORITY_NAMESPACE") or DEFAULT_NAMESPACE,
+        help=f"where the operator runs; default: $SIO_AUTHORITY_NAMESPACE, else {DEFAULT_NAMESPACE}",
+    )
+    text = "encrypt a value, read from standard input as it is, for spec.encrypted of one ServiceIdentity"
+    encrypt = verbs.add_parser("encrypt", help=text, description=text, parents=[where])
+    encrypt.add_argument("identity", type=_identity, metavar="NAMESPACE/NAME", help="the ServiceIdentity")
+    encrypt.add_argument("key", type=_key, metavar="KEY", help="the key of the value in the Secret")
+    way = encrypt.add_mutually_exclusive_group()
+    way.add_argument("--public-key", type=Path, metavar="FILE", help="PEM, from `encryption-key show`; default: ask")
+    way.add_argument(
+        "--master-key-file", type=Path, metavar="FILE", help="encrypt in the symmetric form, bound to nothing"
+    )
+
+    text = "encrypt the values in manifests with the newest key, in place; needs the private keys"
+    rekey = verbs.add_parser("rekey", help=text, description=text, parents=[where])
+    rekey.add_argument("files", type=Path, nargs="+", metavar="FILE", help="manifests in YAML")
+    rekey.add_argument("--keys", type=Path, metavar="FILE", help="keys.json of the operator's Secret; default: read it")
+    rekey.add_argument(
+        "--master-key-file", type=Path, metavar="FILE", help="for symmetric values, which are left alone without"
+    )
+    rekey.add_argument("--convert", action="store_true", help="make symmetric values asymmetric ones")
+
+    text = "the key that values are encrypted with"
+    key = verbs.add_parser("encryption-key", help=text, description=text, parents=[where])
+    key.add_argument("step", choices=("show", "rotate"), help="show: print it in PEM; rotate: ask for a new one")
+
+
+def _identity(text: str) -> tuple[str | None, str]:
+    namespace, slash, name = text.rpartition("/")
+    return (_name(namespace) if slash else None), _name(name)
+
+
+def _key(text: str) -> str:
+    if not _SECRET_KEY.fullmatch(text) or text == "." or text.startswith(".."):
+        raise argparse.ArgumentTypeError(f"{text!r} can't be a key of a Secret")
+    return text
+
+
 def kubeconfig(given: str | None) -> str:
     """Return the path of the kubeconfig to use, several as $KUBECONFIG has them. Raises UsageError without any."""
     paths = given or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
@@ -89,6 +139,8 @@ def kubeconfig(given: str | None) -> str:
 
 async def run(arguments: argparse.Namespace) -> str:
     """Carry the command out and return what to print. Raises PortError and commands.UsageError."""
+    if (answer := _offline(arguments)) is not None:
+        return answer
     path = kubeconfig(arguments.kubeconfig)
     context, own_namespace = commands.context_of(path, arguments.context)
     client = await KubeClient.connect(path, context)
@@ -101,10 +153,59 @@ async def run(arguments: argparse.Namespace) -> str:
                 return await commands.rotate(client, namespace, arguments.name)
             case "revoke":
                 return await commands.revoke(client, namespace, arguments.name, arguments.reason)
+            case "encrypt" | "rekey" | "encryption-key":
+                return await _about_encryption(client, arguments, namespace)
             case _:
                 return await _authority(client, arguments)
     finally:
         await client.close()
+
+
+def _offline(arguments: argparse.Namespace) -> str | None:
+    """Do what needs no cluster; None when one is needed."""
+    if arguments.verb == "encrypt" and (arguments.public_key or arguments.master_key_file):
+        namespace = arguments.identity[0] or arguments.namespace
+        if namespace is not None:
+            return _encrypt(arguments, namespace, None)
+    if arguments.verb == "rekey" and arguments.keys:
+        return _rekey(arguments, encryption.read_ring(arguments.keys), arguments.namespace)
+    return None
+
+
+def _encrypt(arguments: argparse.Namespace, namespace: str, published: bytes | None) -> str:
+    if sys.stdin.isatty():
+        print("type the value, then Ctrl-D", file=sys.stderr)  # noqa: T201
+    value = sys.stdin.buffer.read()
+    if value.endswith(b"\n"):
+        print("note: the value ends with a line end, which is encrypted too", file=sys.stderr)  # noqa: T201
+    if arguments.master_key_file:
+        return encryption.encrypt_symmetric(value, arguments.master_key_file)
+    scope = Scope(namespace, arguments.identity[1], arguments.key)
+    return encryption.encrypt(value, scope, published or encryption.read_file(arguments.public_key))
+
+
+def _rekey(arguments: argparse.Namespace, ring: KeyRing, namespace: str | None) -> str:
+    if arguments.convert and not arguments.master_key_file:
+        raise commands.UsageError("--convert needs --master-key-file")
+    masters = encryption.read_master_keys(arguments.master_key_file) if arguments.master_key_file else ()
+    done = encryption.rekey(arguments.files, ring, masters, namespace, convert=arguments.convert)
+    if done.problems:
+        raise commands.UsageError("\n".join(done.problems))
+    return "\n".join(done.told)
+
+
+async def _about_encryption(client: KubeClient, arguments: argparse.Namespace, namespace: str) -> str:
+    system = arguments.operator_namespace
+    match arguments.verb:
+        case "rekey":
+            return _rekey(arguments, await encryption.key_ring(client, system), namespace)
+        case "encrypt":
+            given = arguments.public_key or arguments.master_key_file
+            published = None if given else await encryption.public_key(client, system)
+            return _encrypt(arguments, arguments.identity[0] or namespace, published)
+    if arguments.step == "rotate":
+        return await encryption.rotate(client, system)
+    return (await encryption.public_key(client, system)).decode().strip()
 
 
 async def _authority(client: KubeClient, arguments: argparse.Namespace) -> str:

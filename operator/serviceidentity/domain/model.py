@@ -24,6 +24,7 @@ class Kind(StrEnum):
     TRUST_DOMAIN = "TrustDomain"
     VAULT_CONNECTION = "VaultConnection"
     VAULT_LEASE = "VaultLease"  # not a kind of the API: the record of a lease, which is a Secret of the operator's
+    ENCRYPTION_KEYS = "EncryptionKeys"  # no kind of the API: the one Secret with the keys of encrypted values
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,6 +57,9 @@ def vault_connection_key(name: str) -> Key:
 def vault_lease_key(record: str) -> Key:
     """Return the key of a lease, by the name of its record."""
     return Key(Kind.VAULT_LEASE, "", record)
+
+
+ENCRYPTION_KEYS: Final = Key(Kind.ENCRYPTION_KEYS, "", "encryption-keys")
 
 
 class DeletionPolicy(StrEnum):
@@ -158,6 +162,15 @@ class HmacSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class EncryptedSpec:
+    """Values that are encrypted (domain/encryption/values.py), by the key that each has in the Secret."""
+
+    secret_name: str
+    values: Mapping[str, str]
+    template: SecretTemplate
+
+
+@dataclass(frozen=True, slots=True)
 class CallerRule:
     """Whose HMAC key a service accepts; the name "*" means every identity of the namespace."""
 
@@ -193,7 +206,7 @@ class RolloutSpec:
     """Which workloads are restarted when which credentials have new content, and how often at most."""
 
     targets: tuple[Target, ...]
-    credentials: frozenset[str]  # by their status field: certificate, hmac, keyring
+    credentials: frozenset[str]  # by their status field: certificate, hmac, keyring, encrypted
     min_interval: timedelta
     settle: timedelta
 
@@ -212,6 +225,7 @@ class Identity:
     suspend: bool
     rollout: RolloutSpec | None = None
     vault: VaultSpec | None = None
+    encrypted: EncryptedSpec | None = None
     written: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the spec, for rules
 
     @property

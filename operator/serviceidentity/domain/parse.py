@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from serviceidentity.domain import model
+from serviceidentity.domain.encryption.values import PREFIX
 from serviceidentity.domain.fields import Json, label_selector
 from serviceidentity.domain.fields import block as _object
 from serviceidentity.domain.fields import blocks as _objects
@@ -29,6 +30,7 @@ from serviceidentity.domain.model import (
     CertificateSpec,
     CrlSpec,
     DeletionPolicy,
+    EncryptedSpec,
     HmacSpec,
     Identity,
     Meta,
@@ -62,6 +64,7 @@ from serviceidentity.errors import InvalidSpecError
 _SHORTEST_CRL: Final = timedelta(seconds=10)
 _FIRST_UTC_TIME: Final = datetime(1950, 1, 1, tzinfo=UTC)  # RFC 5280 4.1.2.5.1
 _VAULT_PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
+_SECRET_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _VAULT_ROLE: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 DEFAULT_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
@@ -76,6 +79,7 @@ def identity(body: Json, compile_template: CompileTemplate = no_templates) -> Id
         service_account=_text(spec, "serviceAccountName", "spec", meta.name),
         certificate=_optional(spec, "certificate", lambda block: _certificate(block, meta)),
         hmac=_optional(spec, "hmac", lambda block: _hmac(block, meta)),
+        encrypted=_optional(spec, "encrypted", lambda block: _encrypted(block, meta)),
         callers=tuple(
             CallerRule(_text(item, "namespace", path, meta.namespace), _text(item, "name", path))
             for path, item in _objects(spec, "callers", "spec")
@@ -227,7 +231,10 @@ def meta_of(body: Json) -> Meta:
 def _distinct_secrets(found: Identity) -> None:
     """Two credentials in one Secret would overwrite each other in turn."""
     taken = {found.keyring_secret_name}
-    named = [(f"spec.{field}", block) for field, block in (("certificate", found.certificate), ("hmac", found.hmac))]
+    named = [
+        (f"spec.{field}", block)
+        for field, block in (("certificate", found.certificate), ("hmac", found.hmac), ("encrypted", found.encrypted))
+    ]
     names = [(path, block.secret_name) for path, block in named if block is not None]
     if found.vault is not None:
         names += [(f"spec.vault.secrets[{i}]", secret.secret_name) for i, secret in enumerate(found.vault.secrets)]
@@ -332,9 +339,29 @@ def _hmac(block: Json, meta: Meta) -> HmacSpec:
     return spec
 
 
+def _encrypted(block: Json, meta: Meta) -> EncryptedSpec:
+    path = "spec.encrypted"
+    values = _object(block, "values", path)
+    for key, text in values.items():
+        if not _SECRET_KEY.fullmatch(key) or key in (".", "..") or key.startswith(".."):
+            raise InvalidSpecError(f"{path}.values", "every key must be a Secret's key, such as STRIPE_KEY")
+        if not isinstance(text, str) or not text.startswith(PREFIX):
+            raise InvalidSpecError(f"{path}.values.{key}", f"must be an encrypted value, which begins with {PREFIX}")
+    if not values:
+        raise InvalidSpecError(f"{path}.values", "must have at least one value")
+    name = _text(block, "secretName", path, f"{meta.name}-encrypted")
+    return EncryptedSpec(name, dict(values), _template(block, path))
+
+
 def _rollout(block: Json, found: Identity) -> RolloutSpec:
     path = "spec.rollout"
-    blocks = {"Certificate": found.certificate, "HMAC": found.hmac, "Keyring": found.callers, "Vault": found.vault}
+    blocks: dict[str, object] = {
+        "Certificate": found.certificate,
+        "HMAC": found.hmac,
+        "Keyring": found.callers,
+        "Vault": found.vault,
+    }
+    blocks |= {"Encrypted": found.encrypted}
     named = _texts(block, "credentials", path)
     for name in named:
         if not blocks.get(name):

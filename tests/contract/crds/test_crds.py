@@ -267,6 +267,10 @@ IDENTITY_STATUS = {
         "secretName": "order-service-hmac-keyring",
         "callers": [{"serviceID": "web", "name": "web", "namespace": "shop", "keyIDs": ["0011223344556677"]}],
     },
+    "encrypted": {
+        "secretName": "order-service-encrypted",
+        "values": [{"name": "LEGACY", "form": "Symmetric"}, {"name": "STRIPE_KEY", "keyID": "0011223344556677"}],
+    },
     "rollout": [
         {
             "kind": "Deployment",

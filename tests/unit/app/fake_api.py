@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from serviceidentity.adapters.cel import CelCompiler
+from serviceidentity.app.encryption import EncryptionSettings
 from serviceidentity.app.engine import Engine
 from serviceidentity.app.inventory import Location
 from serviceidentity.app.keyguard import KeyEncryptionKeys
@@ -102,6 +103,7 @@ class World:
         config_maps: FakeConfigMaps | None = None,
         keys: KeyEncryptionKeys | None = None,
         pki: Pki | None = None,
+        encryption: EncryptionSettings | None = None,
     ) -> None:
         self.api = api or FakeApi()
         self.maps = config_maps or FakeConfigMaps()
@@ -118,6 +120,7 @@ class World:
             keys=keys,
             compile_rule=CelCompiler(),
             pki=pki,
+            encryption=encryption,
         )
         inventory = self.engine.inventory
         for key, body in self.api.objects.items():

@@ -31,7 +31,7 @@ def scenario(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     # pytest asks a test for its parameters by this; the world is not a fixture.
     signature = inspect.signature(test)
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[one for name, one in signature.parameters.items() if name != "world"]
+        parameters=[one for name, one in signature.parameters.items() if name not in ("world", "bare")]
     )
     return run
 

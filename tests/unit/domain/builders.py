@@ -14,7 +14,7 @@ from serviceidentity.domain.model import Identity, TrustDomain
 
 T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-CERTIFICATE, HMAC, KEYRING = CREDENTIALS
+CERTIFICATE, HMAC, KEYRING, ENCRYPTED = CREDENTIALS
 
 
 def identity_body(spec: Mapping[str, Any] | None = None, **meta: Any) -> dict[str, Any]:

@@ -275,7 +275,7 @@ def asked(**block):
 
 
 def test_all_credentials_are_followed_unless_some_are_named():
-    assert asked().rollout.credentials == {"certificate", "hmac", "keyring", "vault"}
+    assert asked().rollout.credentials == {"certificate", "hmac", "keyring", "vault", "encrypted"}
     assert asked(credentials=["HMAC"]).rollout.credentials == {"hmac"}
 
 

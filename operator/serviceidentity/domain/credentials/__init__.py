@@ -7,12 +7,13 @@ from typing import Final
 
 from serviceidentity.domain.credentials.base import Credential
 from serviceidentity.domain.credentials.certificate import Certificate
+from serviceidentity.domain.credentials.encrypted import EncryptedValues
 from serviceidentity.domain.credentials.hmac import HmacKeys
 from serviceidentity.domain.credentials.keyring import Keyring
 from serviceidentity.domain.credentials.vault import VaultSecret
 from serviceidentity.domain.model import Identity
 
-CREDENTIALS: Final[tuple[Credential, ...]] = (Certificate(), HmacKeys(), Keyring())
+CREDENTIALS: Final[tuple[Credential, ...]] = (Certificate(), HmacKeys(), Keyring(), EncryptedValues())
 STATUS_FIELDS: Final = (*(credential.status_field for credential in CREDENTIALS), VaultSecret.status_field)
 
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from serviceidentity.domain.authority import Trust
 from serviceidentity.domain.credentials.leaf import Leaf, Order
+from serviceidentity.domain.encryption.opening import Opened
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
@@ -33,6 +34,7 @@ class Reason(StrEnum):
     TRUST_BUNDLE_CHANGED = "TrustBundleChanged"
     OUTPUT_CHANGED = "OutputChanged"
     CALLERS_CHANGED = "CallersChanged"
+    VALUES_CHANGED = "ValuesChanged"
     METADATA_CHANGED = "MetadataChanged"
     DRIFTED = "Drifted"
     NOT_REQUESTED = "NotRequested"
@@ -65,6 +67,9 @@ class Caller:
     ring: Ring | None
 
 
+NO_VALUES: Final = Opened({})
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """Everything that decisions about one identity depend on, besides the time.
@@ -75,6 +80,7 @@ class Observed:
     `published` says since when each consenting verifier's keyring has which key. `revoked` has the certificates of the
     trust domain that are revoked: fingerprint of the issuer ("" when that is not known) and serial number. `denied`
     says why nothing new may be issued. `vault` has what is known of each of the identity's secrets of Vault, by name.
+    `decrypted` are the values of `spec.encrypted`, or why there are none.
     """
 
     identity: Identity
@@ -88,6 +94,7 @@ class Observed:
     revoked: frozenset[tuple[str, str]] = frozenset()
     denied: Denial | None = None
     vault: Mapping[str, VaultView] = field(default_factory=dict)
+    decrypted: Opened | Held = NO_VALUES
 
 
 Check = Callable[[Observed, SecretView, datetime], Due | None]
