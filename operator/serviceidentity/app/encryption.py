@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from serviceidentity.app.inventory import Inventory
-from serviceidentity.app.ports import Clock, Secrets
+from serviceidentity.app.ports import Clock, Secrets, Wake
 from serviceidentity.domain import ownership
 from serviceidentity.domain.encryption import ring as rings
 from serviceidentity.domain.encryption.opening import Opened, ValueKeys, key_id_of, open_values, parse_master_keys
@@ -15,12 +15,12 @@ from serviceidentity.domain.material import Held, KeyMaterial, MalformedError, S
 from serviceidentity.domain.model import Identity, Key
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import earliest
-from serviceidentity.errors import InvalidSpecError, PortError, RejectedError, SettingsError
+from serviceidentity.errors import InvalidSpecError, PortError, SettingsError
 
 logger = logging.getLogger(__name__)
 
 UNREADABLE: Final = f"Secret {SECRET_NAME} can't be read: put it back as it was"
-LOOK_AT_MASTER_KEYS: Final = timedelta(seconds=30)  # no watch tells of them
+LOOK_EVERY: Final = timedelta(seconds=30)  # at what no watch tells of: it does not carry our label
 
 
 class MasterKeys(Protocol):
@@ -73,14 +73,17 @@ class EncryptionKeys:
         secrets: Secrets,
         config_maps: Secrets,
         clock: Clock,
+        wake: Wake,
         settings: EncryptionSettings | None,
     ) -> None:
-        """Without `settings` there are no keys, and nothing is made."""
+        """Without `settings` there are no keys, and nothing is made. `wake` gets who waits for keys that came."""
         self._inventory = inventory
         self._secrets = secrets
         self._config_maps = config_maps
         self._clock = clock
+        self._wake = wake
         self._settings = settings
+        self._conflict = False
         allowed = settings.namespaces if settings else None
         self._keys = ValueKeys(master_namespaces=allowed, known=False)
 
@@ -94,10 +97,6 @@ class EncryptionKeys:
         texts = identity.encrypted.values if identity.encrypted else {}
         return open_values(texts, identity.meta.namespace, identity.meta.name, self._keys)
 
-    def users(self) -> set[Key]:
-        """Return the identities with encrypted values."""
-        return {key for key, _ in self._specs()}
-
     async def load(self) -> None:
         """Read what is there ahead of the first work, and write nothing. Raises PortError."""
         if self._settings is None:
@@ -110,20 +109,17 @@ class EncryptionKeys:
         lost = rings.lost(self._earlier_ids(await self._public()))
         self._set(EMPTY, lost.message if lost else None)  # if nothing is lost, the first pass makes a ring
 
-    async def reconcile(self) -> tuple[datetime | None, bool]:
-        """Make, rotate and publish what is due; return when to come back, and whether keys came or went.
-
-        Raises PortError: the caller tries again.
-        """
-        settings, before = self._settings, self._keys
+    async def reconcile(self) -> datetime | None:
+        """Make, rotate and publish what is due; return when to come back. Raises PortError: the caller tries again."""
+        settings = self._settings
         if settings is None:
-            return None, False
+            return None
         await self._read_masters(settings)
         now, view, public = self._clock(), await self._secret(), await self._public()
         stored = self._read_ring(view)
         if stored is None:
             self._set(self._keys.ring, UNREADABLE)
-            return self._next_look(settings), before != self._keys
+            return self._next_look(settings)
         asked = public.annotations.get(ownership.ROTATE_ANNOTATION) if public is not None else None
         served = view.annotations.get(ownership.ROTATED_ANNOTATION) if view is not None else None
         wanted = rings.next_ring(
@@ -136,22 +132,29 @@ class EncryptionKeys:
         )
         if isinstance(wanted, Lost):
             self._set(EMPTY, wanted.message)
-            return self._next_look(settings), before != self._keys
+            return self._next_look(settings)
         content = rings.content_of(wanted, asked or served)
         if view is None or wanted != stored or not ownership.satisfied(view, rings.metadata_of(content)):
             await self._store(view, content)
         self._set(wanted, None)
         await self._publish(public, wanted)
-        return self._next_look(settings), before != self._keys
+        return self._next_look(settings)
 
     def _next_look(self, settings: EncryptionSettings) -> datetime | None:
-        look = self._clock() + LOOK_AT_MASTER_KEYS if settings.masters is not None else None
+        unwatched = settings.masters is not None or self._keys.trouble or self._conflict
+        look = self._clock() + LOOK_EVERY if unwatched else None
         return earliest(rings.rotation_time(self._keys.ring, settings.every), look)
 
     def _set(self, ring: KeyRing, trouble: str | None) -> None:
         if trouble is not None and trouble != self._keys.trouble:
             logger.error("encrypted values: %s", trouble)
-        self._keys = replace(self._keys, ring=ring, trouble=trouble, known=True)
+        self._use(replace(self._keys, ring=ring, trouble=trouble, known=True))
+
+    def _use(self, keys: ValueKeys) -> None:
+        """From now on decrypt with these keys; whoever waited for one looks again."""
+        before, self._keys = self._keys, keys
+        if keys != before:
+            self._wake(key for key, _ in self._specs())
 
     async def _read_masters(self, settings: EncryptionSettings) -> None:
         if settings.masters is None:
@@ -163,7 +166,7 @@ class EncryptionKeys:
             masters, trouble = self._keys.masters, str(error)
         if trouble is not None and trouble != self._keys.master_trouble:
             logger.warning("master keys of encrypted values: %s", trouble)
-        self._keys = replace(self._keys, masters=masters, master_trouble=trouble)
+        self._use(replace(self._keys, masters=masters, master_trouble=trouble))
 
     async def _secret(self) -> SecretView | None:
         """Return the Secret; one that was restored without our label is in no watch."""
@@ -205,7 +208,11 @@ class EncryptionKeys:
         if dict(public.data) == dict(content.data) and metadata.labels.items() <= public.labels.items():
             return
         if public.labels.get(ownership.MANAGED_BY_LABEL) != ownership.MANAGED_BY:
-            raise RejectedError(f"ConfigMap {PUBLIC_NAME} belongs to someone else: the public key is not published")
+            if not self._conflict:
+                logger.error("ConfigMap %s belongs to someone else: the public key is not published", PUBLIC_NAME)
+            self._conflict = True
+            return
+        self._conflict = False
         self._inventory.put_config_map(await self._config_maps.replace(public, content, metadata))
 
     def _earlier_ids(self, public: SecretView | None) -> set[str]:

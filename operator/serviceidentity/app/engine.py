@@ -72,7 +72,7 @@ class Engine:
         self._trust = TrustRegistry(self.inventory, KeyGuard(keys or KeyEncryptionKeys(), clock))
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self.crls = CrlRegistry(self.inventory, self._trust)
-        self.encryption = EncryptionKeys(self.inventory, secrets, config_maps, clock, encryption)
+        self.encryption = EncryptionKeys(self.inventory, secrets, config_maps, clock, self.wake, encryption)
         self._identities = IdentityReconciler(
             *parts,
             crls=self.crls,
@@ -156,10 +156,7 @@ class Engine:
         if key.kind is Kind.SERVICE_IDENTITY:
             return await self._identities.reconcile(key)
         if key.kind is Kind.ENCRYPTION_KEYS:
-            next_look, changed = await self.encryption.reconcile()
-            if changed:
-                self.wake(self.encryption.users())
-            return next_look
+            return await self.encryption.reconcile()
         next_look, changed = await self._domains.reconcile(key)
         if changed:
             self.wake(self.inventory.identities_of(key.name))

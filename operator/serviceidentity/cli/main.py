@@ -12,12 +12,12 @@ from typing import Final
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.cli import commands, encryption
 from serviceidentity.config import DEFAULT_NAMESPACE
+from serviceidentity.domain.encryption.parse import is_secret_key
 from serviceidentity.domain.encryption.ring import KeyRing
 from serviceidentity.domain.encryption.values import Scope
 from serviceidentity.domain.pki.crl import REASONS
 from serviceidentity.errors import PortError
 
-_SECRET_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
@@ -123,7 +123,7 @@ def _identity(text: str) -> tuple[str | None, str]:
 
 
 def _key(text: str) -> str:
-    if not _SECRET_KEY.fullmatch(text) or text == "." or text.startswith(".."):
+    if not is_secret_key(text):
         raise argparse.ArgumentTypeError(f"{text!r} can't be a key of a Secret")
     return text
 

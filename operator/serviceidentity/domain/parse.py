@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from serviceidentity.domain import model
-from serviceidentity.domain.encryption.values import PREFIX
+from serviceidentity.domain.encryption.parse import encrypted_values
 from serviceidentity.domain.fields import Json, label_selector
 from serviceidentity.domain.fields import block as _object
 from serviceidentity.domain.fields import blocks as _objects
@@ -30,7 +30,6 @@ from serviceidentity.domain.model import (
     CertificateSpec,
     CrlSpec,
     DeletionPolicy,
-    EncryptedSpec,
     HmacSpec,
     Identity,
     Meta,
@@ -64,7 +63,6 @@ from serviceidentity.errors import InvalidSpecError
 _SHORTEST_CRL: Final = timedelta(seconds=10)
 _FIRST_UTC_TIME: Final = datetime(1950, 1, 1, tzinfo=UTC)  # RFC 5280 4.1.2.5.1
 _VAULT_PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
-_SECRET_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _VAULT_ROLE: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 DEFAULT_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
@@ -79,7 +77,7 @@ def identity(body: Json, compile_template: CompileTemplate = no_templates) -> Id
         service_account=_text(spec, "serviceAccountName", "spec", meta.name),
         certificate=_optional(spec, "certificate", lambda block: _certificate(block, meta)),
         hmac=_optional(spec, "hmac", lambda block: _hmac(block, meta)),
-        encrypted=_optional(spec, "encrypted", lambda block: _encrypted(block, meta)),
+        encrypted=_optional(spec, "encrypted", lambda block: encrypted_values(block, meta.name, _template)),
         callers=tuple(
             CallerRule(_text(item, "namespace", path, meta.namespace), _text(item, "name", path))
             for path, item in _objects(spec, "callers", "spec")
@@ -337,20 +335,6 @@ def _hmac(block: Json, meta: Meta) -> HmacSpec:
     if spec.overlap + spec.publish_before > spec.rotate_every or spec.rotate_every <= timedelta(0):
         raise InvalidSpecError(f"{path}.rotateEvery", "must be at least overlap plus publishBefore")
     return spec
-
-
-def _encrypted(block: Json, meta: Meta) -> EncryptedSpec:
-    path = "spec.encrypted"
-    values = _object(block, "values", path)
-    for key, text in values.items():
-        if not _SECRET_KEY.fullmatch(key) or key in (".", "..") or key.startswith(".."):
-            raise InvalidSpecError(f"{path}.values", "every key must be a Secret's key, such as STRIPE_KEY")
-        if not isinstance(text, str) or not text.startswith(PREFIX):
-            raise InvalidSpecError(f"{path}.values.{key}", f"must be an encrypted value, which begins with {PREFIX}")
-    if not values:
-        raise InvalidSpecError(f"{path}.values", "must have at least one value")
-    name = _text(block, "secretName", path, f"{meta.name}-encrypted")
-    return EncryptedSpec(name, dict(values), _template(block, path))
 
 
 def _rollout(block: Json, found: Identity) -> RolloutSpec:

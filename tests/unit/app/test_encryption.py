@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from serviceidentity.app.encryption import LOOK_AT_MASTER_KEYS, EncryptionSettings, MasterKeySecret
+from serviceidentity.app.encryption import LOOK_EVERY, EncryptionSettings, MasterKeySecret
 from serviceidentity.domain import ownership
 from serviceidentity.domain.encryption import ring as rings
 from serviceidentity.domain.encryption import values
@@ -274,7 +274,24 @@ async def test_configmap_of_somebody_else_is_not_overwritten(bare: World):
     foreign = await bare.maps.create(*PUBLIC, content, metadata)
     world = await started(bare)
     assert world.maps.stored[PUBLIC] == foreign
-    assert AT in world.api.stored
+    key = apply(world, STRIPE_KEY=sealed(world))
+    await world.settle()
+    assert world.ready(key) == ("True", "Ready")
+    del world.maps.stored[PUBLIC]  # no watch tells of it: it does not carry our label
+    await world.settle(LOOK_EVERY)
+    assert rings.published_ids(world.maps.stored[PUBLIC]) == ring_of(world).ids
+
+
+@scenario
+async def test_ring_that_is_put_back_without_our_label_is_found(bare: World):
+    world = await started(bare)
+    backup = world.api.stored.pop(AT)
+    world = await started(world)
+    assert AT not in world.api.stored
+    world.api.stored[AT] = replace(backup, labels={}, annotations={})
+    await world.settle(LOOK_EVERY)
+    assert ring_of(world) == rings.from_json(backup.value(rings.KEYS))
+    assert world.api.stored[AT].labels == backup.labels
 
 
 @pytest.mark.parametrize("order", ["key first", "value first"])
@@ -292,11 +309,11 @@ async def test_symmetric_values_need_a_master_key_and_wait_for_it(bare: World, o
         assert condition(world, key)[:2] == ("False", "MasterKeyMissing")
         assert "Secret master does not exist" in condition(world, key)[2]
         await api.create("system", "master", master, Metadata({}, {}, ()))
-        await world.settle(LOOK_AT_MASTER_KEYS)
+        await world.settle(LOOK_EVERY)
     assert stored(world) == {"A": PLAIN}
     assert world.status(key)["encrypted"]["values"] == [{"name": "A", "form": "Symmetric"}]
     api.stored.pop(("system", "master"))
-    await world.settle(LOOK_AT_MASTER_KEYS)
+    await world.settle(LOOK_EVERY)
     apply(world, 2, A=values.encrypt_symmetric(KeyMaterial(b"new"), KeyMaterial(MASTER)))
     await world.settle()
     assert stored(world) == {"A": b"new"}

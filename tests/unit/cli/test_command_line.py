@@ -73,3 +73,24 @@ def test_what_names_nothing_is_refused_before_anyone_is_asked(arguments, capsys:
         command_line.main(arguments)
     assert end.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("encrypt shop/a", "required: KEY"),
+        ("encrypt Shop/a KEY", "not the name of an object"),
+        ("encrypt shop/a ..KEY", "can't be a key of a Secret"),
+        ("encrypt shop/a KEY --public-key x --master-key-file y", "not allowed with"),
+        ("encryption-key delete", "invalid choice"),
+        ("rekey", "required: FILE"),
+    ],
+)
+def test_nonsense_about_encrypted_values_ends_with_usage(words: str, message: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        command_line.main(words.split())
+    assert message in capsys.readouterr().err
+
+
+def test_files_that_are_not_there_are_named():
+    assert "/nowhere: No such file" in said("rekey", "/nowhere", "--keys", "/nowhere")

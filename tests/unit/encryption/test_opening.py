@@ -8,7 +8,8 @@ from serviceidentity.domain.encryption.ring import EMPTY
 from serviceidentity.domain.encryption.values import Scope
 from serviceidentity.domain.material import Held, KeyMaterial
 from serviceidentity.domain.pki.errors import PkiError
-from tests.unit.domain.builders import DAY, T0
+from serviceidentity.errors import InvalidSpecError
+from tests.unit.domain.builders import DAY, T0, identity
 
 RING = EMPTY.with_new(T0).with_new(T0 + DAY)
 MASTERS = (KeyMaterial(bytes(range(32))), KeyMaterial(bytes(range(1, 33))))
@@ -112,3 +113,24 @@ def test_key_ids_are_told_of_asymmetric_values():
     assert opening.key_id_of(sealed(b"x")) == RING.newest.id
     assert opening.key_id_of(by_master(b"x")) is None
     assert opening.key_id_of("ENC:what") is None
+
+
+@pytest.mark.parametrize(
+    ("block", "field"),
+    [
+        ({}, "values"),
+        ({"values": {}}, "values"),
+        ({"values": ["ENC:x"]}, "values"),
+        ({"values": {"A": "sk_live_1"}}, "values.A"),
+        ({"values": {"A": None}}, "values.A"),
+        ({"values": {"A B": "ENC:x"}}, "values"),
+        ({"values": {"..a": "ENC:x"}}, "values"),
+        ({"values": {"A": "ENC:x"}, "secretName": "order-service-hmac-keyring"}, "secretName"),
+        ({"values": {"A": "ENC:x"}, "secretName": "order-service-tls"}, "secretName"),
+    ],
+)
+def test_a_spec_that_makes_no_sense_is_invalid_and_not_quoted(block, field):
+    with pytest.raises(InvalidSpecError) as caught:
+        identity({"encrypted": block, "certificate": {}})
+    assert caught.value.path == f"spec.encrypted.{field}"
+    assert "sk_live_1" not in str(caught.value)

@@ -219,3 +219,12 @@ def test_it_is_hpke_as_rfc_9180_spells_it_out(value):
 
 def test_key_id_is_the_beginning_of_the_public_keys_hash():
     assert hashlib.sha256(PUBLIC.public_bytes_raw()).hexdigest().startswith(ID)
+
+
+@pytest.mark.parametrize("size", range(3))
+def test_another_spelling_of_the_same_bytes_is_refused(size):
+    text = asymmetric(b"x" * size)
+    for last in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_":
+        if last != text[-1]:
+            with pytest.raises((MalformedValueError, UndecryptableError)):
+                opened(text[:-1] + last)

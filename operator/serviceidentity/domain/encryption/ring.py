@@ -167,7 +167,10 @@ def next_ring(
 def lost(earlier: Collection[str]) -> Lost | None:
     """Return what is to be told when there is no ring, and anything tells of keys that there were."""
     ids = ", ".join(sorted(earlier)[:3])
-    return Lost(f"Secret {SECRET_NAME} with the keys is gone (there was key {ids}): put it back") if earlier else None
+    if not earlier:
+        return None
+    way_out = "put it back, or have a new one made with kubectl sid encryption-key rotate"
+    return Lost(f"Secret {SECRET_NAME} with the keys is gone (there was key {ids}): {way_out}")
 
 
 def content_of(ring: KeyRing, served: str | None) -> SecretContent:
