@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from serviceidentity.domain import ownership
 from serviceidentity.domain.encryption import ring as rings
 from serviceidentity.domain.encryption import values
 from serviceidentity.domain.material import KeyMaterial
@@ -144,8 +146,12 @@ def test_symmetric_values_restart_and_a_lost_ring(with_master_key: tuple[Operato
     operator.start()
     eventually(lambda: space.condition("a").get("reason") == "EncryptionKeysMissing")
     assert space.data("a-encrypted")["S"] == b"s"
-    backup["metadata"] = {"name": rings.SECRET_NAME, "namespace": NAMESPACE, "labels": backup["metadata"]["labels"]}
-    plane.kubectl("create", "--filename=-", input=json.dumps(backup))
+    (tmp_path / rings.KEYS).write_bytes(b64decode(backup["data"][rings.KEYS]))
+    restored = (f"--namespace={NAMESPACE}", "secret", rings.SECRET_NAME)
+    plane.kubectl("create", restored[0], "secret", "generic", rings.SECRET_NAME, f"--from-file={tmp_path / rings.KEYS}")
+    plane.kubectl(
+        "label", *restored, f"{ownership.MANAGED_BY_LABEL}={ownership.MANAGED_BY}"
+    )  # found at once, not in 30 s
     eventually(lambda: space.condition("a").get("reason") == "Ready")
     for secret in (PLAIN.decode("latin-1"), MASTER, backup["data"]["keys.json"][40:80]):
         assert secret not in operator.log

@@ -108,6 +108,13 @@ def test_example_of_a_policy_is_accepted(api: Api) -> None:
     assert api.show(manifest)["spec"]["policy"] == yaml.safe_load(manifest)["spec"]["policy"]
 
 
+def test_example_of_encrypted_values_is_accepted(api: Api) -> None:
+    manifest = (CRDS.parent / "examples" / "encrypted" / "service-identity.yaml").read_text()
+    manifest = manifest.replace(", namespace: shop", "")
+
+    assert api.show(manifest)["spec"]["encrypted"] == yaml.safe_load(manifest)["spec"]["encrypted"]
+
+
 def test_defaults_of_an_identity(api: Api) -> None:
     stored = api.show((HERE / "good" / "sid-minimal-certificate.yaml").read_text())
 
