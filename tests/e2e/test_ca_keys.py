@@ -65,7 +65,7 @@ def write(file: Path, *lines: str) -> None:
 
 
 def authorities(plane: ControlPlane) -> dict[str, dict[str, Any]]:
-    found = plane.get("secrets", f"--namespace={NAMESPACE}")
+    found = plane.get("secrets", f"--namespace={NAMESPACE}", "--selector=serviceidentity.dev/trust-domain")
     return {item["metadata"]["name"]: item for item in found["items"]}
 
 

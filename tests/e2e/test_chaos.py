@@ -48,7 +48,9 @@ def test_killed_fifty_times_while_issuing_the_end_is_the_same(own_plane: Control
         assert status["certificate"]["serialNumber"] == serial(data)
         assert secrets[f"{name}-tls"]["metadata"]["annotations"]["serviceidentity.dev/revision"] == "1"
         assert [key["keyID"] for key in status["hmac"]["keys"]] == list(space.ring(name))
-    authorities = own_plane.get("secrets", "--namespace=serviceidentity-system")["items"]
+    authorities = own_plane.get(
+        "secrets", "--namespace=serviceidentity-system", "--selector=serviceidentity.dev/trust-domain"
+    )["items"]
     assert [a["metadata"]["name"] for a in authorities] == ["default-intermediate-1", "default-root-1"]
     operator.stop()
     before = writes(own_plane)
