@@ -15,7 +15,7 @@ from serviceidentity.domain.material import Held, KeyMaterial, MalformedError, S
 from serviceidentity.domain.model import Identity, Key
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import earliest
-from serviceidentity.errors import InvalidSpecError, PortError, SettingsError
+from serviceidentity.errors import InvalidSpecError, PortError, RetryableError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +162,8 @@ class EncryptionKeys:
         try:
             masters, trouble = await settings.masters.read(), None
         except PortError as error:
+            if isinstance(error, RetryableError) and not self._keys.masters:
+                raise  # over in a moment; until then nobody is told that there are none
             # A key that was read once still decrypts: nothing that works is to stop.
             masters, trouble = self._keys.masters, str(error)
         if trouble is not None and trouble != self._keys.master_trouble:

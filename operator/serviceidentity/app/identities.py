@@ -26,6 +26,7 @@ from serviceidentity.domain.credentials import credentials_of, keyring, revocati
 from serviceidentity.domain.credentials.base import NO_VALUES, Caller, Credential, Made, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
+from serviceidentity.domain.encryption.opening import Problem
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, Kind, trust_domain_key
@@ -46,7 +47,7 @@ _PACED = frozenset({Reason.ISSUER_TAINTED, Reason.INCORRECT_ISSUER})
 Obstacle = Held | Failure
 _PASSWORD_RETRY = timedelta(seconds=30)
 # At the first start, or in a new namespace: over before anyone could read of it.
-_PASSING = frozenset({"TrustDomainNotReady", DenialReason.NAMESPACE_NOT_SEEN.value})
+_PASSING = frozenset({"TrustDomainNotReady", DenialReason.NAMESPACE_NOT_SEEN.value, Problem.NOT_READ.value})
 
 
 class PasswordMissingError(ServiceIdentityError):

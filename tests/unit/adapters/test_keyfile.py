@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from serviceidentity.adapters.keyfile import KeyFile
+from serviceidentity.adapters.keyfile import KeyFile, MasterKeyFile
 from serviceidentity.domain.pki.envelope import WrappedKey, new_data_key
 from serviceidentity.errors import MissingError, RejectedError, SettingsError
 
@@ -105,3 +105,26 @@ def test_it_knows_its_own_keys_alone(tmp_path: Path):
     assert not keys.knows("transit:transit/file:v1")
     with pytest.raises(SettingsError):
         now(keys.unwrap(WrappedKey("file:one", ""), b"here"))
+
+
+def test_master_keys_are_read_each_time(mount):
+    file = MasterKeyFile(mount(f"# newest\n{ONE}\n"))
+    assert [key.reveal().hex() for key in now(file.read())] == [ONE]
+    mount(f"{TWO}\n{ONE}")
+    assert [key.reveal().hex() for key in now(file.read())] == [TWO, ONE]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "message"),
+    [(ONE, 0o444, "open to others"), (f"id: {ONE}", 0o440, "line 1"), ("", 0o440, "no key"), ("\xff", 0o440, "line 1")],
+)
+def test_a_file_of_master_keys_that_can_not_be_used_is_refused_and_not_quoted(mount, text, mode, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        now(MasterKeyFile(mount(text, mode)).read())
+    assert ONE not in str(caught.value)
+
+
+def test_a_file_of_master_keys_that_is_not_there_is_told(tmp_path):
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(SettingsError, match="file of master keys"):
+            now(MasterKeyFile(path).read())

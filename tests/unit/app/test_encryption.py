@@ -12,7 +12,9 @@ from serviceidentity.domain.encryption import values
 from serviceidentity.domain.encryption.ring import KeyRing
 from serviceidentity.domain.encryption.values import Scope
 from serviceidentity.domain.material import KeyMaterial, SecretContent
+from serviceidentity.domain.model import ENCRYPTION_KEYS
 from serviceidentity.domain.ownership import Metadata
+from serviceidentity.errors import RetryableError
 from tests.unit.app.fake_api import FakeApi, FakeConfigMaps, World
 from tests.unit.app.scenarios import edit, passes_when_left_alone, scenario, tell
 from tests.unit.domain.builders import DAY, T0
@@ -317,6 +319,33 @@ async def test_symmetric_values_need_a_master_key_and_wait_for_it(bare: World, o
     apply(world, 2, A=values.encrypt_symmetric(KeyMaterial(b"new"), KeyMaterial(MASTER)))
     await world.settle()
     assert stored(world) == {"A": b"new"}
+
+
+@scenario
+async def test_nobody_is_told_of_missing_master_keys_while_the_server_does_not_answer(bare: World):
+    failing = Failing()
+    again = world_of(bare, masters=failing)
+    again.api.events.clear()
+    await again.engine.open_keys()
+    key = apply(again, A=values.encrypt_symmetric(KeyMaterial(PLAIN), KeyMaterial(MASTER)))
+    await again.settle()
+    assert condition(again, key)[1] == "EncryptionKeysNotRead"
+    assert not again.api.events
+    failing.answers = True
+    again.engine.queue.wake(ENCRYPTION_KEYS)
+    await again.settle()
+    assert stored(again) == {"A": PLAIN}
+
+
+class Failing:
+    """Master keys of a server that does not answer at first."""
+
+    answers = False
+
+    async def read(self) -> tuple[KeyMaterial, ...]:
+        if not self.answers:
+            raise RetryableError("the API server does not answer")
+        return (KeyMaterial(MASTER),)
 
 
 @scenario
