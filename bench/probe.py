@@ -24,6 +24,7 @@ class ReadyWatch:
     tls: ssl.SSLContext
     ready: dict[str, float] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    following: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["ReadyWatch"]:
@@ -31,36 +32,43 @@ class ReadyWatch:
         async with aiohttp.ClientSession(headers=self.headers, read_bufsize=2**21) as session:
             async with session.get(f"{self.url}?limit=1", ssl=self.tls) as answer:
                 version = (await answer.json())["metadata"]["resourceVersion"]
-            task = asyncio.create_task(self._follow(session, version))
+            self.following = asyncio.create_task(self._follow(session, version))
+            self.following.add_done_callback(lambda _: self.changed.set())
             try:
                 yield self
             finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                self.following.cancel()
+                await asyncio.gather(self.following, return_exceptions=True)
 
     async def _follow(self, session: aiohttp.ClientSession, version: str) -> None:
+        """Watch, and go on from the last event when the stream ends: the server drops who does not read fast enough."""
         timeout = aiohttp.ClientTimeout(total=None)
-        query = f"{self.url}?watch=true&resourceVersion={version}"
-        async with session.get(query, ssl=self.tls, timeout=timeout) as stream:
-            async for line in stream.content:
-                # Parsing every event would cost the operator's cores; one look for the name and one for Ready do.
-                found = _NAME.search(line)
-                if b'"reason":"Ready"' in line and found:
-                    name = found.group(1).decode()
-                    if name not in self.ready:
+        while True:
+            query = f"{self.url}?watch=true&resourceVersion={version}"
+            async with session.get(query, ssl=self.tls, timeout=timeout) as stream:
+                stream.raise_for_status()
+                async for line in stream.content:
+                    # Parsing every event would cost the operator's cores; a look for name, version and Ready does.
+                    found = _NAME.search(line)
+                    if found is None:
+                        raise RuntimeError("the watch can't go on from where it was")
+                    name, version = found.group(1).decode(), found.group(2).decode()
+                    if b'"reason":"Ready"' in line and name not in self.ready:
                         self.ready[name] = time.perf_counter()
                         self.changed.set()
 
     async def wait_for(self, names: Iterable[str], timeout: float) -> None:
-        """Return when all are Ready; raises TimeoutError."""
+        """Return when all are Ready; raises TimeoutError, and whatever ended the watch."""
         missing = set(names)
         async with asyncio.timeout(timeout):
             while missing := {name for name in missing if name not in self.ready}:
+                if self.following is not None and self.following.done():
+                    self.following.result()
                 self.changed.clear()
                 await self.changed.wait()
 
 
-_NAME = re.compile(rb'"managedFields":\[.*?\],"name":"([^"]+)"')
+_NAME = re.compile(rb'"managedFields":\[.*?\],"name":"([^"]+)","namespace":"[^"]+","resourceVersion":"(\d+)"')
 
 
 @dataclass(frozen=True)

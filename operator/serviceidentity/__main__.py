@@ -1,6 +1,7 @@
 """The composition root: builds the adapters, hands them to the use cases, and runs kopf."""
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -8,6 +9,7 @@ import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import kopf
 
@@ -34,6 +36,8 @@ from serviceidentity.config import Config, from_process
 from serviceidentity.errors import PortError
 
 logger = logging.getLogger("serviceidentity")
+
+NEW_OBJECTS_BEFORE_COLLECTION: Final = 20_000
 
 
 async def build(config: Config, stop: asyncio.Event) -> Operator:
@@ -169,10 +173,21 @@ def set_up_logging(level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)  # a line for each watch event and probe says nothing
 
 
+def collect_garbage_less_often() -> None:
+    """Leave out what was imported, and look for cycles after more than the 700 new objects of a default.
+
+    A thousand identities that come at once stay: searching all of them for cycles again and again was a fifth of the
+    CPU time. What is freed by counting references, which is nearly everything, is freed at once as before.
+    """
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS_BEFORE_COLLECTION, 10, 10)
+
+
 def main() -> None:
     """Entry point of the command `serviceidentity-operator`."""
     config = from_process(sys.argv[1:])
     set_up_logging(config.log_level)
+    collect_garbage_less_often()
     if config.kubeconfig:
         os.environ["KUBECONFIG"] = config.kubeconfig  # kopf's login reads it there
     try:

@@ -78,12 +78,11 @@ class Inventory:
         meta = body["metadata"]
         key = identity_key(meta["namespace"], meta["name"])
         old = self.identities.get(key)
-        new = _entry(body, parse.identity)
-        if _is_older(new, old):
+        if _is_older(body, old):
             return set()
+        new = _entry(body, parse.identity, old)
         self.identities[key] = new
-        if old is not None and _same_request(old, new):
-            new.spec = old.spec
+        if old is not None and new.meta == old.meta:
             return set() if new.status == old.status else {key}
         woken = {key} | self._left(old, new) | self._unindex(key, old) | self._index(key, new)
         if old is None or _callers(old) != _callers(new) or old.meta.uid != new.meta.uid:
@@ -105,12 +104,11 @@ class Inventory:
         """Take in a TrustDomain as the API has it."""
         key = trust_domain_key(body["metadata"]["name"])
         old = self.domains.get(key)
-        new = _entry(body, self._read_domain)
-        if _is_older(new, old):
+        if _is_older(body, old):
             return set()
+        new = _entry(body, self._read_domain, old)
         self.domains[key] = new
-        if old is not None and _same_request(old, new):
-            new.spec = old.spec
+        if old is not None and new.meta == old.meta:
             return set() if new.status == old.status else {key}
         return {key} | self.identities_of(key.name)
 
@@ -130,7 +128,7 @@ class Inventory:
         """Take in a Namespace: its labels decide what may be issued in it, and which bundles it gets."""
         meta = body["metadata"]
         old = self.namespaces.get(meta["name"])
-        version, terminating = int(meta.get("resourceVersion") or 0), bool(meta.get("deletionTimestamp"))
+        version, terminating = _version(body), bool(meta.get("deletionTimestamp"))
         new = Namespace(dict(meta.get("labels") or {}), version, terminating, dict(meta.get("annotations") or {}))
         if old is not None and new.resource_version <= old.resource_version:
             return set()
@@ -397,28 +395,26 @@ class Inventory:
         return concerned
 
 
-def _entry(body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Spec]) -> Entry[Spec]:
+def _entry(body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Spec], old: Entry[Spec] | None) -> Entry[Spec]:
+    meta = parse.meta_of(body)
     spec: Spec | InvalidSpecError
-    try:
-        spec = read(body)
-    except InvalidSpecError as error:
-        spec = error
-    meta = body["metadata"]
-    return Entry(
-        meta=parse.meta_of(body),
-        spec=spec,
-        status=dict(body.get("status") or {}),
-        resource_version=int(meta.get("resourceVersion") or 0),
-    )
+    if old is not None and old.meta == meta:
+        spec = old.spec  # the same generation: most often this is the echo of a status
+    else:
+        try:
+            spec = read(body)
+        except InvalidSpecError as error:
+            spec = error
+    return Entry(meta=meta, spec=spec, status=dict(body.get("status") or {}), resource_version=_version(body))
 
 
-def _is_older(new: Entry[Any], old: Entry[Any] | None) -> bool:
+def _version(body: Mapping[str, Any]) -> int:
+    return int(body["metadata"].get("resourceVersion") or 0)
+
+
+def _is_older(body: Mapping[str, Any], old: Entry[Any] | None) -> bool:
     """Say whether a list or watch tells what has been known before (KEP-5504: versions may be compared)."""
-    return old is not None and new.resource_version <= old.resource_version
-
-
-def _same_request(old: Entry[Any], new: Entry[Any]) -> bool:
-    return old.meta == new.meta
+    return old is not None and _version(body) <= old.resource_version
 
 
 def _domain(entry: Entry[Identity] | None) -> str | None:

@@ -6,6 +6,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
+from cryptography import x509
+
 from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import RemoteIssuer, Trust
 from serviceidentity.domain.credentials import revocation
@@ -68,19 +70,27 @@ def output_of(spec: CertificateSpec) -> str:
 
 
 @lru_cache(maxsize=2048)
-def _chain_facts(chain: bytes) -> tuple[CertificateFacts, CertificateFacts, bool]:
-    """Facts of leaf and issuer, and whether each signed the one below. Public data only, so it may be remembered."""
+def _chain_facts(chain: bytes) -> tuple[CertificateFacts, CertificateFacts]:
+    """Facts of leaf and issuer. Public data only, so it may be remembered."""
     leaf, issuer, *_ = (*certificates.load_chain(chain), None)
     if issuer is None:
         raise MalformedError("tls.crt has no issuer after the leaf")
-    signed = all(certificates.signed_by(lower, upper) for lower, upper in pairwise(certificates.load_chain(chain)))
-    return certificates.facts(leaf), certificates.facts(issuer), signed
+    return certificates.facts(leaf), _issuer_facts(issuer)
+
+
+@lru_cache(maxsize=64)
+def _issuer_facts(issuer: x509.Certificate) -> CertificateFacts:
+    """All leaves of a trust domain have the same few issuers."""
+    return certificates.facts(issuer)
 
 
 @lru_cache(maxsize=2048)
 def _anchored(chain: bytes, bundle: bytes) -> bool:
-    top = certificates.load_chain(chain)[-1]
-    return any(certificates.signed_by(top, root) for root in certificates.load_chain(bundle))
+    """Say whether each certificate signed the one below, and a root of the bundle the last."""
+    *_, top = certs = certificates.load_chain(chain)
+    return all(certificates.signed_by(lower, upper) for lower, upper in pairwise(certs)) and any(
+        certificates.signed_by(top, root) for root in certificates.load_chain(bundle)
+    )
 
 
 def leaf_facts(view: SecretView) -> CertificateFacts:
@@ -145,8 +155,8 @@ def incorrect_issuer(seen: Observed, view: SecretView, _now: datetime) -> Due | 
     if not isinstance(seen.trust, Trust):
         return None
     chain = view.value("tls.crt")
-    _, _, signed = _chain_facts(chain)
-    if not signed or not _anchored(chain, seen.trust.bundle):
+    _chain_facts(chain)  # what can't be read was not just issued by someone else
+    if not _anchored(chain, seen.trust.bundle):
         return Due(Reason.INCORRECT_ISSUER, "the certificate was not issued by the trust domain's authorities")
     return None
 
@@ -185,7 +195,7 @@ def rotation_requested(seen: Observed, view: SecretView, _now: datetime) -> Due 
 
 def expired(_seen: Observed, view: SecretView, now: datetime) -> Due | None:
     """Past notAfter, or its issuer is: renewal was not possible in time."""
-    leaf, issuer, _ = _chain_facts(view.value("tls.crt"))
+    leaf, issuer = _chain_facts(view.value("tls.crt"))
     if now >= min(leaf.not_after, issuer.not_after):
         return Due(Reason.EXPIRED, f"the certificate expired at {format_time(leaf.not_after)}")
     return None
@@ -375,7 +385,7 @@ class Certificate:
 
     def report(self, seen: Observed, now: datetime) -> dict[str, Any]:
         view = seen.contents[self.secret_name(seen.identity)]
-        leaf, issuer, _ = _chain_facts(view.value("tls.crt"))
+        leaf, issuer = _chain_facts(view.value("tls.crt"))
         return {
             "secretName": view.name,
             "serialNumber": leaf.serial_number,
@@ -404,7 +414,7 @@ _ISSUE_RECORD: Final = (
 
 def is_listed(seen: Observed, view: SecretView) -> bool:
     """Say whether the Secret's certificate is revoked. Raises MalformedError or PkiError."""
-    leaf, issuer, _ = _chain_facts(view.value("tls.crt"))
+    leaf, issuer = _chain_facts(view.value("tls.crt"))
     return not seen.revoked.isdisjoint({(issuer.fingerprint, leaf.serial_number), ("", leaf.serial_number)})
 
 
