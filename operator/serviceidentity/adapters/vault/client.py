@@ -32,6 +32,7 @@ class HvacClient:
         self._kv = kv
 
     async def read_kv(self, mount: str, path: str, version: int | None) -> KvSecret:
+        await self._session.token()  # now, so that a refused login is not taken for a secret that may not be read
         return await self._kv.read(self._session.request, mount, path, version)
 
     async def read(self, path: str) -> Mapping[str, Any]:

@@ -45,7 +45,8 @@ class Session:
         self._changed = changed
         self._token: Token | None = None
         self._login: asyncio.Task[Token] | None = None
-        self._refusal: tuple[float, str] = (0.0, "")
+        self._refused: PortError | None = None
+        self._refused_until = 0.0
         self._failures = 0
         self._not_before = 0.0
 
@@ -66,9 +67,8 @@ class Session:
         if self._token is not None and not self._token.is_over(loop_time()):
             return self._token
         if self._login is None:
-            until, why = self._refusal
-            if loop_time() < until:
-                raise RejectedError(why)
+            if self._refused is not None and loop_time() < self._refused_until:
+                raise type(self._refused)(str(self._refused))
             self._login = asyncio.create_task(self._log_in(refused))
             self._login.add_done_callback(_heard)
         # Shielded: whoever does not want to wait any more must not lose a login that the server has made.
@@ -156,10 +156,11 @@ class Session:
             token = await self.method.log_in(self._connection, refused)
         except (RejectedError, SettingsError) as error:
             if not self.method.given:
-                self._refusal = (loop_time() + REFUSED_FOR, str(error))
+                self._refused, self._refused_until = error, loop_time() + REFUSED_FOR
             raise
         finally:
             self._login = None
+        self._refused = None
         self._set(token)
         return token
 

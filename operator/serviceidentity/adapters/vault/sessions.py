@@ -27,13 +27,10 @@ REVOKE_WITHIN: Final = 5.0  # seconds for revoking all logins at the end
 class Sessions:
     """The logins at one server."""
 
-    def __init__(
-        self, method: Callable[[Login], LoginMethod], connection: Connection, at_once: int, idle: float = IDLE
-    ) -> None:
+    def __init__(self, method: Callable[[Login], LoginMethod], connection: Connection, at_once: int) -> None:
         """Log in with what `method` returns; at most so many are looked after at once."""
         self._method = method
         self._connection = connection
-        self._idle = idle
         self._sessions: dict[Login, Session] = {}
         self._heap: list[tuple[float, int, Login]] = []
         self._numbers = itertools.count()
@@ -78,8 +75,8 @@ class Sessions:
             self._woken.set()
 
     def _due(self, session: Session) -> float:
-        dues = [session.renewal_due, None if session.pinned else session.last_used + self._idle]
-        return min((due for due in dues if due is not None), default=loop_time() + self._idle)
+        dues = [session.renewal_due, None if session.pinned else session.last_used + IDLE]
+        return min((due for due in dues if due is not None), default=loop_time() + IDLE)
 
     async def _keep(self) -> None:
         while True:
@@ -105,7 +102,7 @@ class Sessions:
             if session is None:
                 return
             now = loop_time()
-            if not session.pinned and session.last_used + self._idle <= now:
+            if not session.pinned and session.last_used + IDLE <= now:
                 del self._sessions[login], self._planned[login]
                 await _end(session)
                 return
