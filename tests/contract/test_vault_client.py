@@ -248,11 +248,13 @@ class TestLeases:
             token = await client.lease_token(HOUR, "x")
             with pytest.raises(ForbiddenError):
                 await client.issue("database/creds/other", "GET", {}, token)
-            with pytest.raises(RejectedError):
+            with pytest.raises(MissingError, match="no such role"):
                 await client.issue("database/creds/none", "GET", {}, token)
+            with pytest.raises(MissingError, match="no such role"):
+                await client.read("database/static-creds/none")
             await client.revoke(token, "")
 
-        only = 'path "database/creds/app" { capabilities = ["read"] }\npath "database/creds/none" { capabilities = ["read"] }\n'
+        only = 'path "database/creds/app" { capabilities = ["read"] }\npath "database/+/none" { capabilities = ["read"] }\n'
         asked(bao, only + ORPHANS, work)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from serviceidentity.adapters.vault.connection import NO_ANSWER, Connection, data_of, quoted, said
+from serviceidentity.adapters.vault.connection import NO_ANSWER, Connection, data_of, explained, made_of, quoted, said
 from serviceidentity.adapters.vault.kv import KvEngines
 from serviceidentity.adapters.vault.leases import VaultLeases
 from serviceidentity.adapters.vault.pki import sign
@@ -36,7 +36,12 @@ class HvacClient:
         return await self._kv.read(self._session.request, mount, path, version)
 
     async def read(self, path: str) -> Mapping[str, Any]:
-        return data_of(await self._session.request("get", quoted(path)))
+        try:
+            return made_of(await self._session.request("get", quoted(path)))
+        except RejectedError as error:
+            if (meaning := explained(error)) is not None:
+                raise meaning from error
+            raise
 
     async def lease_token(self, ttl: timedelta, name: str) -> LeaseToken:
         return await self._leases.token(ttl, name)

@@ -216,6 +216,21 @@ def data_of(answer: Json) -> Json:
     return data if isinstance(data, dict) else {}
 
 
+def made_of(answer: Json) -> Json:
+    """Return the data of an answer that must have some. Raises RejectedError."""
+    data = answer.get("data")
+    if not isinstance(data, dict):
+        raise RejectedError("Vault's answer has no data: is this a path that is read?")
+    return data
+
+
+def explained(error: PortError) -> PortError | None:
+    """Return what a refusal to read a path means, if it is a known one: engines answer 400 where 404 is meant."""
+    if any(text.startswith("unknown role") for text in said(error)):
+        return MissingError("there is no such role")
+    return None
+
+
 def quoted(path: str) -> str:
     """Return a path, or a part of one, as it goes into a URL. Raises RejectedError when it would lead elsewhere."""
     if any(segment in ("", ".", "..") for segment in path.split("/")) or not path.isprintable():

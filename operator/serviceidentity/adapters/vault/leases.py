@@ -10,7 +10,16 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from serviceidentity.adapters.vault.connection import NO_ANSWER, Connection, Json, data_of, quoted, said
+from serviceidentity.adapters.vault.connection import (
+    NO_ANSWER,
+    Connection,
+    Json,
+    data_of,
+    explained,
+    made_of,
+    quoted,
+    said,
+)
 from serviceidentity.adapters.vault.logins import Token, granted, loop_time
 from serviceidentity.adapters.vault.session import Session
 from serviceidentity.app.vault.ports import Grant, Leased, LeaseToken
@@ -66,9 +75,11 @@ class VaultLeases:
                 # A policy with a template knows the login's entity, and not that of a token without parent.
                 self._session.needs_own_logins = True
             raise
-        data, lease_id = answer.get("data"), str(answer.get("lease_id") or "")
-        if not isinstance(data, dict):
-            raise RejectedError("Vault's answer has no data: is this a path that makes credentials?")
+        except RejectedError as error:
+            if (meaning := explained(error)) is not None:
+                raise meaning from error
+            raise
+        data, lease_id = made_of(answer), str(answer.get("lease_id") or "")
         return Leased(data, lease_id, _grant(answer)) if lease_id else Leased(data)
 
     async def renew(self, lease_id: str, increment: timedelta, token: LeaseToken) -> Grant:

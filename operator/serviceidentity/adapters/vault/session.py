@@ -49,6 +49,7 @@ class Session:
         self._refused_until = 0.0
         self._failures = 0
         self._not_before = 0.0
+        self._blind = False
 
     async def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Json:
         """Send one request, logged in. A token that the server refuses is replaced, once. Raises as `send` does."""
@@ -56,10 +57,15 @@ class Session:
         try:
             return await self._connection.send(method, path, body, token)
         except ForbiddenError:
-            if await self.accepts(token):
+            if not await self._is_lost(token):
                 raise  # it is the policy
             self._give_up(token)
-        return await self._connection.send(method, path, body, (await self.token(refused=token)).token)
+        token = (await self.token(refused=token)).token
+        try:
+            return await self._connection.send(method, path, body, token)
+        except ForbiddenError:
+            await self._is_lost(token, is_new=True)
+            raise
 
     async def token(self, refused: KeyMaterial | None = None) -> Token:
         """Return the login's token, after logging in if need be. Raises PortError."""
@@ -77,10 +83,12 @@ class Session:
     async def remaining(self) -> Token:
         """Return the login's token after making sure that the server knows it. Raises PortError."""
         token = await self.token()
-        if await self.accepts(token.token):
+        if not await self._is_lost(token.token):
             return token
         self._give_up(token.token)
-        return await self.token(refused=token.token)
+        token = await self.token(refused=token.token)
+        await self._is_lost(token.token, is_new=True)
+        return token
 
     async def accepts(self, token: KeyMaterial) -> bool:
         """Say whether the server knows a token, any token. Raises PortError."""
@@ -138,6 +146,18 @@ class Session:
             await self._connection.send("post", "auth/token/revoke-self", {}, token.token)
         except ForbiddenError:
             return  # it is gone already
+
+    async def _is_lost(self, token: KeyMaterial, *, is_new: bool = False) -> bool:
+        """Say whether the server has forgotten a token before its end.
+
+        Without the policy `default` no token may ask about itself. That is found out with a new one; from then on a
+        refusal is taken for the policy's, because otherwise each of them would leave a login behind.
+        """
+        if self._blind:
+            return False
+        lost = not await self.accepts(token)
+        self._blind = lost and is_new
+        return lost
 
     async def _renewed(self, token: Token) -> Token | None:
         """Return the login with a new end; None when there is nothing more to gain. Raises RetryableError."""

@@ -16,7 +16,7 @@ from serviceidentity.adapters.vault.connection import Connection
 from serviceidentity.adapters.vault.logins import LoginMethod, loop_time
 from serviceidentity.adapters.vault.session import Session
 from serviceidentity.app.vault.ports import Login
-from serviceidentity.errors import PortError
+from serviceidentity.errors import PortError, RetryableError
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,12 @@ class Sessions:
         self._limit = asyncio.Semaphore(at_once)
         self._keeper: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def of(self, login: Login) -> Session:
-        """Return the session of a login. Raises RejectedError when it can't be one."""
+        """Return the session of a login. Raises RejectedError when that can't be, RetryableError after the end."""
+        if self._closed:
+            raise RetryableError("the connection to Vault was closed")
         session = self._sessions.get(login)
         if session is None:
             session = Session(self._method(login), self._connection, lambda: self._plan(login))
@@ -52,6 +55,7 @@ class Sessions:
 
     async def close(self, *, revoke: bool) -> None:
         """Stop looking after logins, and revoke them if `revoke`: those that can be, in short time."""
+        self._closed = True
         tasks = [task for task in (self._keeper, *self._work) if task is not None]
         for task in tasks:
             task.cancel()
