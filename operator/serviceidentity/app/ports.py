@@ -5,12 +5,12 @@ Every method raises only subclasses of PortError (RetryableError, RejectedError,
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from serviceidentity.domain.authority.upstream import SigningRequest
 from serviceidentity.domain.credentials.remote_leaf import LeafRequest
-from serviceidentity.domain.material import SecretContent, SecretView
+from serviceidentity.domain.material import KeyMaterial, SecretContent, SecretView
 from serviceidentity.domain.model import Key, Target
 from serviceidentity.domain.ownership import Metadata
 from serviceidentity.domain.rollout import Workload
@@ -95,4 +95,16 @@ class Workloads(Protocol):
 
         Nothing else is touched; the workload's controller replaces its Pods.
         """
+        ...
+
+
+class TokenRequests(Protocol):
+    """Tokens of service accounts. `audiences` empty: those of the API server itself."""
+
+    async def of(self, namespace: str, name: str, audiences: tuple[str, ...], lifetime: timedelta) -> KeyMaterial:
+        """Have a token of a service account made. RejectedError: there is no such account. At least ten minutes."""
+        ...
+
+    async def own(self, audiences: tuple[str, ...], lifetime: timedelta) -> KeyMaterial:
+        """Have a token of the operator's own account made. RejectedError: it does not run as one."""
         ...

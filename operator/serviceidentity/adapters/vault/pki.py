@@ -3,29 +3,27 @@
 from typing import Final
 from urllib.parse import quote
 
-from serviceidentity.adapters.vault.connection import Json
-from serviceidentity.adapters.vault.session import VaultSession
+from serviceidentity.adapters.vault.connection import NO_ANSWER, Json, data_of
+from serviceidentity.adapters.vault.session import Session
 from serviceidentity.app.ports import PkiIssuer
 from serviceidentity.domain.authority.upstream import SigningRequest
 from serviceidentity.domain.credentials.remote_leaf import LeafRequest
 from serviceidentity.errors import PortError, RejectedError, RetryableError
 
-_NO_ANSWER: Final = "Vault's answer can't be understood"
-
 
 class VaultPki:
     """PKI engines of one server, as one login may use them."""
 
-    def __init__(self, session: VaultSession) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
 
     async def issuer(self, mount: str, name: str) -> PkiIssuer:
         answer = await self._session.request("get", f"{quote(mount)}/issuer/{quote(name, safe='')}/json")
-        found = _data(answer)
+        found = data_of(answer)
         own, above = found.get("certificate"), found.get("ca_chain") or []
         issuer_id = found.get("issuer_id")
         if not isinstance(issuer_id, str) or not issuer_id or not _is_text(own, *above):
-            raise RetryableError(_NO_ANSWER)
+            raise RetryableError(NO_ANSWER)
         return PkiIssuer(issuer_id, (str(own), *above))
 
     async def sign_intermediate(self, mount: str, issuer_id: str, request: SigningRequest) -> str:
@@ -39,38 +37,44 @@ class VaultPki:
             "format": "pem",
         }
         path = f"{quote(mount)}/issuer/{quote(issuer_id, safe='')}/sign-intermediate"
-        found = _data(await self._session.request("post", path, body))
+        found = data_of(await self._session.request("post", path, body))
         own, above = found.get("certificate"), found.get("ca_chain") or []
         if not _is_text(own, *above):
-            raise RetryableError(_NO_ANSWER)
+            raise RetryableError(NO_ANSWER)
         return "\n".join([str(own), *above])
 
     async def sign_leaf(self, mount: str, issuer_id: str, role: str, request: LeafRequest) -> str:
-        body = {
-            "csr": request.pem,
-            "common_name": request.common_name,
-            "exclude_cn_from_sans": True,
-            "alt_names": ",".join([*request.dns_names, *request.email_addresses]),
-            "ip_sans": list(request.ip_addresses),
-            "uri_sans": list(request.uris),
-            "ttl": f"{int(request.lifetime.total_seconds())}s",
-            "remove_roots_from_chain": True,
-            "format": "pem",
-        }
         path = f"{quote(mount)}/issuer/{quote(issuer_id, safe='')}/sign/{quote(role, safe='')}"
-        try:
-            found = _data(await self._session.request("post", path, body))
-        except (RejectedError, RetryableError) as error:  # for an issuer that is gone OpenBao says 500
-            if (refusal := _refusal(error)) is None:
-                raise
-            raise RejectedError(refusal) from error
+        found = await sign(self._session, path, request, {"remove_roots_from_chain": True})
         if not _is_text(made := found.get("certificate")):
-            raise RetryableError(_NO_ANSWER)
+            raise RetryableError(NO_ANSWER)
         return str(made)
 
     async def revoke(self, mount: str, certificate: str) -> None:
         # Not by its number: a role may keep no copies of what it signs (no_store).
         await self._session.request("post", f"{quote(mount)}/revoke", {"certificate": certificate})
+
+
+async def sign(session: Session, path: str, request: LeafRequest, options: Json) -> Json:
+    """Have a leaf signed at `path`; return what came back. RejectedError says what is not allowed."""
+    body: Json = {
+        "csr": request.pem,
+        "common_name": request.common_name,
+        "exclude_cn_from_sans": True,
+        "alt_names": ",".join([*request.dns_names, *request.email_addresses]),
+        "ip_sans": list(request.ip_addresses),
+        "uri_sans": list(request.uris),
+        "format": "pem",
+        **options,
+    }
+    if request.lifetime:  # else as long as the role has it
+        body["ttl"] = f"{int(request.lifetime.total_seconds())}s"
+    try:
+        return data_of(await session.request("post", path, body))
+    except (RejectedError, RetryableError) as error:  # for an issuer that is gone OpenBao says 500
+        if (refusal := _refusal(error)) is None:
+            raise
+        raise RejectedError(refusal) from error
 
 
 # What Vault says when a role does not allow something, in its own words, and in ours: those may be shown.
@@ -95,11 +99,6 @@ def _refusal(error: PortError) -> str | None:
     """Return what a refusal means, if it is a known one. What the server wrote is compared, never shown."""
     said = str(error.__cause__).lower()
     return next((ours for theirs, ours in _REFUSALS if theirs in said), None)
-
-
-def _data(answer: Json) -> Json:
-    data = answer.get("data")
-    return data if isinstance(data, dict) else {}
 
 
 def _is_text(*values: object) -> bool:

@@ -1,5 +1,6 @@
 """Which server, and who we are there: from the environment variables that Vault's own tools know, and a few more."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from urllib.parse import urlsplit
 
 from serviceidentity.domain.material import KeyMaterial
 from serviceidentity.errors import SettingsError
+
+logger = logging.getLogger(__name__)
 
 SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -46,18 +49,28 @@ def from_environment(environment: Mapping[str, str]) -> VaultSettings:
     SIO_VAULT_TOKEN_FILE, or VAULT_TOKEN. Raises SettingsError.
     """
     given = {name: value for name, value in environment.items() if value}
-    address = given.get("VAULT_ADDR", "").rstrip("/")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(
-            "VAULT_ADDR must be the address of Vault or OpenBao, such as https://vault.example.org:8200"
-        )
-    if parts.username is not None or parts.query or parts.fragment:
-        raise SettingsError("VAULT_ADDR must be an address and nothing else")
+    address = checked_address(given.get("VAULT_ADDR", ""), "VAULT_ADDR")
     ca_file = given.get("VAULT_CACERT")
     if ca_file is not None and not Path(ca_file).exists():
         raise SettingsError("the file that VAULT_CACERT names does not exist")
     return VaultSettings(address, _auth(given), ca_file, given.get("VAULT_NAMESPACE"))
+
+
+def checked_address(address: str, what: str) -> str:
+    """Return an address as requests are made from it. Raises SettingsError, which names it by `what`."""
+    address = address.rstrip("/")
+    try:
+        parts = urlsplit(address)
+        found = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets, or a port that is none
+        found = False
+    if not found or not address.isascii() or not address.isprintable() or " " in address:
+        raise SettingsError(f"{what} must be the address of Vault or OpenBao, such as https://vault.example.org:8200")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise SettingsError(f"{what} must be an address and nothing else")
+    if parts.scheme == "http":
+        logger.warning("%s is a plain http address: keys and tokens go over the network unprotected", what)
+    return address
 
 
 def _auth(given: Mapping[str, str]) -> TokenAuth | KubernetesAuth:
