@@ -73,6 +73,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
             identities=await objects.list_identities(served),
             secrets=await secret_store.list_ours(with_authorities),
             config_maps=await config_maps.list_ours(with_authorities),
+            connections=await objects.list_vault_connections(),
         )
 
     return Operator(
