@@ -308,6 +308,15 @@ def test_whatever_happens_the_limit_holds_and_everyone_has_an_answer_in_the_end(
     virtual_time.run(live_through(steps))
 
 
+def change(world: World, what: str, value: Any) -> None:
+    if what == "health":
+        world.server.health_now = value
+    elif what == "slow":
+        world.server.takes = value
+    else:
+        world.breaker.resize(value)
+
+
 async def live_through(steps) -> None:
     world = World(in_flight=6)
     world.asks_again = True
@@ -321,12 +330,8 @@ async def live_through(steps) -> None:
                 await asyncio.sleep(min(value, module.PAUSE_FIRST / 2) if was_open else value)
                 if was_open and world.breaker.is_open:
                     assert world.server.requests.total() == before, "nobody asks while it is away"
-            case "health":
-                world.server.health_now = value
-            case "slow":
-                world.server.takes = value
-            case "limit":
-                world.breaker.resize(value)
+            case "health" | "slow" | "limit":
+                change(world, what, value)
             case "cancel":
                 for task in world.tasks[:value]:
                     task.cancel()
