@@ -22,7 +22,7 @@ from serviceidentity.adapters.kube.workloads import KubeWorkloads
 from serviceidentity.adapters.vault.connection import VaultConnection
 from serviceidentity.adapters.vault.pki import VaultPki
 from serviceidentity.adapters.vault.session import VaultSession
-from serviceidentity.adapters.vault.settings import from_environment
+from serviceidentity.adapters.vault.settings import default_connection, from_environment
 from serviceidentity.adapters.vault.transit import TransitKey
 from serviceidentity.app.engine import Engine, system_clock
 from serviceidentity.app.keyguard import KeyEncryption, KeyEncryptionKeys
@@ -55,6 +55,9 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         keys=keys,
         compile_rule=CelCompiler(),
         pki=VaultPki(vault) if vault else None,
+        default_connection=default_connection(os.environ, config.vault_allowed_namespaces)
+        if os.environ.get("VAULT_ADDR")
+        else None,
     )
 
     async def background() -> None:
@@ -62,6 +65,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         await asyncio.gather(events.run(), *([vault.keep()] if vault else []), return_exceptions=True)
 
     async def close() -> None:
+        await engine.connections.close()
         await client.close()
         if vault is not None:
             await vault.close()

@@ -18,7 +18,8 @@ class Config:
     """Settings of one operator process.
 
     `namespaces` None means all of them. `authority_namespace` is where CA keys live: the operator's own. The first of
-    `ca_key_encryption` says how they are stored, each of them can read what it stored once.
+    `ca_key_encryption` says how they are stored, each of them can read what it stored once. Identities of
+    `vault_allowed_namespaces` may use the connection that VAULT_ADDR names, which is the operator's own.
     """
 
     namespaces: tuple[str, ...] | None
@@ -31,6 +32,7 @@ class Config:
     resync_seconds: float
     log_level: str
     ca_key_encryption: tuple[str, ...] = ("none",)
+    vault_allowed_namespaces: tuple[str, ...] = ()
 
 
 def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -60,6 +62,12 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         "none",
         "how CA keys are stored: none, file:/PATH or transit:MOUNT/KEY; more of them, after a comma, only decrypt",
     )
+    setting(
+        "--vault-allowed-namespaces",
+        "SIO_VAULT_ALLOWED_NAMESPACES",
+        "",
+        "namespaces that may use the connection of VAULT_ADDR, separated by commas; * stands for any characters",
+    )
     given = parser.parse_args(arguments)
     for flag in ("events", "leader_elect"):
         if getattr(given, flag) not in ("on", "off"):
@@ -74,9 +82,8 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         encryption = parse_key_encryption(given.ca_key_encryption)
     except ValueError as error:
         parser.error(f"--ca-key-encryption: {error}")
-    namespaces = tuple(sorted({name.strip() for name in given.namespaces.split(",") if name.strip()}))
     return Config(
-        namespaces=namespaces or None,
+        namespaces=_names(given.namespaces) or None,
         authority_namespace=given.authority_namespace,
         kubeconfig=given.kubeconfig or None,
         context=given.context or None,
@@ -86,7 +93,12 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         resync_seconds=resync,
         log_level=given.log_level.upper(),
         ca_key_encryption=encryption,
+        vault_allowed_namespaces=_names(given.vault_allowed_namespaces),
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(sorted({name.strip() for name in text.split(",") if name.strip()}))
 
 
 def parse_key_encryption(text: str) -> tuple[str, ...]:
