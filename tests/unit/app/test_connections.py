@@ -17,7 +17,7 @@ from serviceidentity.domain.vault.spec import AllowedNamespaces, JwtAuth
 from serviceidentity.errors import ForbiddenError, RetryableError, SettingsError
 from tests.unit.app import virtual_time
 from tests.unit.app.fake_api import FakeApi, World
-from tests.unit.app.fake_vault import GONE, NEW, SEALED, SERVING, UNTRUSTED, FakeServer, FakeServers
+from tests.unit.app.fake_vault import GONE, NEW, SEALED, SERVING, STANDBY, UNTRUSTED, FakeServer, FakeServers
 from tests.unit.domain.builders import connection, identity, identity_body
 
 DEFAULT = vault_connection_key("default")
@@ -345,6 +345,37 @@ async def test_a_server_that_goes_away_is_told_within_seconds_and_so_is_its_retu
     await world.run(4)
     assert world.ready(key) == ("True", "Ready")
     assert [found for found, _ in world.api.events] == ["Ready", reason, "Ready"]
+
+
+@virtual
+async def test_a_server_that_was_just_unsealed_is_told_when_it_may_be_asked_and_not_as_a_failed_login():
+    world = Vaults()
+    key = world.vault_connection(auth=OPERATOR)
+    await world.looked_at()
+    world.server.health_now = SEALED
+    await world.run(31)
+    world.server.health_now = STANDBY
+    await world.run(3)
+    assert world.ready(key) == ("False", "Sealed")
+    world.server.health_now = SERVING
+    await world.run(4)
+    assert [found for found, _ in world.api.events] == ["Ready", "Sealed", "Ready"]
+
+
+@virtual
+async def test_a_server_that_goes_away_during_the_login_is_told_as_away():
+    world = Vaults()
+    key = world.vault_connection(auth=OPERATOR)
+    await world.looked_at()
+    world.server.takes = 1
+    world.now += timedelta(seconds=30)
+    look = asyncio.create_task(world.settle())
+    await asyncio.sleep(0.5)
+    world.server.health_now = SEALED
+    await look
+    await world.looked_at()
+    assert [found for found, _ in world.api.events] == ["Ready", "Sealed"]
+    assert world.ready(key) == ("False", "Sealed")
 
 
 @virtual

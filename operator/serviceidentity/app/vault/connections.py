@@ -9,7 +9,7 @@ from typing import Final
 
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.ports import Clock, Wake
-from serviceidentity.app.vault.breaker import Breaker, BusyError
+from serviceidentity.app.vault.breaker import AwayError, Breaker, BusyError
 from serviceidentity.app.vault.guard import GuardedClient
 from serviceidentity.app.vault.ports import Health, Login, VaultServer, VaultServers
 from serviceidentity.domain.material import Held
@@ -27,7 +27,7 @@ from serviceidentity.domain.vault.spec import (
     KubernetesAuth,
     LoginAs,
 )
-from serviceidentity.errors import InvalidSpecError, PortError, RetryableError, SettingsError
+from serviceidentity.errors import InvalidSpecError, PortError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -116,21 +116,23 @@ class Connections:
         return spec if isinstance(spec, Held) else await self._client(login, spec, key)
 
     async def examine(self, name: str, spec: ConnectionSpec) -> Found | None:
-        """Find out whether a connection is of use; None when that can't be told now, for all the work there is."""
+        """Find out whether a connection is of use; None when that can't be told now."""
         opened = await self._open(name, spec, again=True)
         if isinstance(opened, Problem):
             return Found(opened)
         health = await opened.breaker.look()
         found = Found(problem_of(health), health.version, health.sealed if health.reachable else None)
+        if found.problem is None and opened.breaker.is_open:
+            return None  # a standby that may be about to be elected: what was told before stays until that is known
         if found.problem is not None or _identities_log_in(spec.auth):
             return found
         login = Login(name, _role_of(spec.auth))
         try:
             left = await opened.breaker.call(None, lambda: opened.server.token_ttl(login))
-        except BusyError:
-            return None
+        except (AwayError, BusyError):
+            return None  # its breaker wakes the connection when it is away, and the next look tells it
         except PortError as error:
-            return replace(found, problem=_login_problem(error, opened.breaker.health))
+            return replace(found, problem=_login_problem(error))
         return replace(found, own_login=True, token_ttl=left)
 
     def call_back_users(self, name: str) -> None:
@@ -250,10 +252,8 @@ def problem_of(health: Health) -> Problem | None:
     return None
 
 
-def _login_problem(error: PortError, health: Health) -> Problem:
-    """Return what it means that the operator could not log in: the server may have gone away meanwhile."""
-    if isinstance(error, RetryableError) and (problem := problem_of(health)) is not None:
-        return problem
+def _login_problem(error: PortError) -> Problem:
+    """Return what it means that the operator could not log in, though the server serves."""
     reason = status.SETTINGS_UNUSABLE if isinstance(error, SettingsError) else status.LOGIN_FAILED
     return Problem(reason, f"the operator can't log in: {error}")
 
