@@ -347,10 +347,11 @@ async def test_a_server_that_goes_away_is_told_within_seconds_and_so_is_its_retu
     assert [found for found, _ in world.api.events] == ["Ready", reason, "Ready"]
 
 
+@pytest.mark.parametrize("auth", [OPERATOR, {"kubernetes": {}}])
 @virtual
-async def test_a_server_that_was_just_unsealed_is_told_when_it_may_be_asked_and_not_as_a_failed_login():
+async def test_a_server_that_was_just_unsealed_is_told_when_it_may_be_asked_and_not_as_a_failed_login(auth):
     world = Vaults()
-    key = world.vault_connection(auth=OPERATOR)
+    key = world.vault_connection(auth=auth)
     await world.looked_at()
     world.server.health_now = SEALED
     await world.run(31)
