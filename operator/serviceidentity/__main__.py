@@ -24,7 +24,7 @@ from serviceidentity.adapters.kube.workloads import KubeWorkloads
 from serviceidentity.adapters.vault.connection import VaultConnection
 from serviceidentity.adapters.vault.pki import VaultPki
 from serviceidentity.adapters.vault.session import VaultSession
-from serviceidentity.adapters.vault.settings import from_environment
+from serviceidentity.adapters.vault.settings import default_connection, from_environment
 from serviceidentity.adapters.vault.transit import TransitKey
 from serviceidentity.app.encryption import EncryptionSettings, MasterKeys, MasterKeySecret
 from serviceidentity.app.engine import Engine, system_clock
@@ -62,6 +62,9 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         compile_rule=CelCompiler(),
         pki=VaultPki(vault) if vault else None,
         encryption=encryption_settings(config, secret_store),
+        default_connection=default_connection(os.environ, config.vault_allowed_namespaces)
+        if os.environ.get("VAULT_ADDR")
+        else None,
     )
 
     async def background() -> None:
@@ -69,6 +72,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         await asyncio.gather(events.run(), *([vault.keep()] if vault else []), return_exceptions=True)
 
     async def close() -> None:
+        await engine.connections.close()
         await client.close()
         if vault is not None:
             await vault.close()
@@ -80,6 +84,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
             identities=await objects.list_identities(served),
             secrets=await secret_store.list_ours(with_authorities),
             config_maps=await config_maps.list_ours(with_authorities),
+            connections=await objects.list_vault_connections(),
         )
 
     return Operator(

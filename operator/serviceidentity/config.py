@@ -24,7 +24,8 @@ class Config:
 
     `namespaces` None means all of them. `authority_namespace` is where CA keys live: the operator's own. The first of
     `ca_key_encryption` says how they are stored, each of them can read what it stored once.
-    `master_key_namespaces` None means all of them.
+    `master_key_namespaces` None means all of them. Identities of
+    `vault_allowed_namespaces` may use the connection that VAULT_ADDR names, which is the operator's own.
     """
 
     namespaces: tuple[str, ...] | None
@@ -40,6 +41,7 @@ class Config:
     master_keys: str | None = None
     master_key_namespaces: tuple[str, ...] | None = None
     rotate_encryption_key_every: timedelta | None = None
+    vault_allowed_namespaces: tuple[str, ...] = ()
 
 
 def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -87,6 +89,12 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         "",
         "how often a new key pair is made for encrypted values, such as 2160h; empty: only when asked",
     )
+    setting(
+        "--vault-allowed-namespaces",
+        "SIO_VAULT_ALLOWED_NAMESPACES",
+        "",
+        "namespaces that may use the connection of VAULT_ADDR, separated by commas; * stands for any characters",
+    )
     given = parser.parse_args(arguments)
     for flag in ("events", "leader_elect"):
         if getattr(given, flag) not in ("on", "off"):
@@ -109,9 +117,8 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         every = timedelta(0)
     if every is not None and every < SHORTEST_ROTATION:
         parser.error("--encryption-key-rotation is a duration of at least 1h, such as 2160h")
-    namespaces = _names(given.namespaces)
     return Config(
-        namespaces=namespaces or None,
+        namespaces=_names(given.namespaces) or None,
         authority_namespace=given.authority_namespace,
         kubeconfig=given.kubeconfig or None,
         context=given.context or None,
@@ -124,6 +131,7 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         master_keys=given.master_keys or None,
         master_key_namespaces=_names(given.master_key_namespaces) or None,
         rotate_encryption_key_every=every,
+        vault_allowed_namespaces=_names(given.vault_allowed_namespaces),
     )
 
 

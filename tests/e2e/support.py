@@ -17,7 +17,7 @@ from tests.controlplane import ControlPlane
 
 T = TypeVar("T")
 API = "serviceidentity.dev/v1alpha1"
-OURS = frozenset({"secrets", "configmaps", "serviceidentities", "trustdomains", "events"})
+OURS = frozenset({"secrets", "configmaps", "serviceidentities", "trustdomains", "vaultconnections", "events"})
 
 
 def eventually(read: Callable[[], T], timeout: float = 15) -> T:

@@ -16,6 +16,12 @@ def test_ca_keys_are_stored_in_plain_unless_it_is_said():
     assert ways("none,file:/etc/keks") == ("none", "file:/etc/keks")
 
 
+def test_nobody_may_use_the_connection_of_the_environment_unless_it_is_said():
+    assert from_arguments([], {}).vault_allowed_namespaces == ()
+    given = {"SIO_VAULT_ALLOWED_NAMESPACES": "team-*, shop,,shop"}
+    assert from_arguments([], given).vault_allowed_namespaces == ("shop", "team-*")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -19,12 +19,16 @@ from serviceidentity.app.publisher import Publisher
 from serviceidentity.app.queue import WorkQueue
 from serviceidentity.app.trust_domains import TrustDomainReconciler
 from serviceidentity.app.trust_registry import TrustRegistry
+from serviceidentity.app.vault.connection_reconciler import ConnectionReconciler
 from serviceidentity.app.vault.connections import Connections
 from serviceidentity.app.vault.leases import Leases
+from serviceidentity.app.vault.ports import VaultServers
 from serviceidentity.app.vault.reader import Reader
 from serviceidentity.app.vault.sources import VaultSources
-from serviceidentity.domain.model import ENCRYPTION_KEYS, Key, Kind, StoreKind, TrustDomain
+from serviceidentity.domain.model import ENCRYPTION_KEYS, Key, Kind, StoreKind, TrustDomain, vault_connection_key
 from serviceidentity.domain.policy.spec import Compile, no_expressions
+from serviceidentity.domain.vault.spec import DEFAULT_CONNECTION, ConnectionSpec
+from serviceidentity.domain.vault.templates import CompileTemplate, no_templates
 from serviceidentity.errors import ConflictError, PortError, RetryableError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ WORKERS = 32
 RETRY_FIRST = 0.2
 RETRY_LIMIT = 30.0
 OPEN_KEYS_WITHIN = 3.0
+_FIRST = frozenset({Kind.TRUST_DOMAIN, Kind.VAULT_CONNECTION})
 
 
 @dataclass(slots=True)
@@ -61,11 +66,17 @@ class Engine:
         served: Collection[str] | None = None,
         keys: KeyEncryptionKeys | None = None,
         compile_rule: Compile = no_expressions,
+        compile_template: CompileTemplate = no_templates,
         pki: Pki | None = None,
         encryption: EncryptionSettings | None = None,
+        vault: VaultServers | None = None,
+        default_connection: ConnectionSpec | None = None,
     ) -> None:
-        """`served` names the namespaces that trust bundles may be published in; None means all."""
-        self.inventory = Inventory(authority_namespace, compile_rule)
+        """`served` names the namespaces that trust bundles may be published in; None means all.
+
+        `default_connection` is the VaultConnection "default" while there is no object of that name.
+        """
+        self.inventory = Inventory(authority_namespace, compile_rule, compile_template)
         self.queue = WorkQueue(clock)
         self.counters = Counters()
         self._clock = clock
@@ -73,12 +84,14 @@ class Engine:
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self.crls = CrlRegistry(self.inventory, self._trust)
         self.encryption = EncryptionKeys(self.inventory, secrets, config_maps, clock, self.wake, encryption)
+        self.connections = Connections(self.inventory, vault, clock, self.wake, default_connection)
+        self._connections = ConnectionReconciler(*parts, connections=self.connections)
         self._identities = IdentityReconciler(
             *parts,
             crls=self.crls,
             workloads=workloads,
             signer=LeafSigner(pki, clock),
-            vault=VaultSources(Connections(), Reader(), Leases(), clock),
+            vault=VaultSources(self.connections, Reader(), Leases(), clock),
             encryption=self.encryption,
             wake_later=self.queue.wake_later,
         )
@@ -93,8 +106,8 @@ class Engine:
         return self
 
     def wake(self, keys: Iterable[Key]) -> None:
-        """Queue the keys, trust domains first: identities wait for them."""
-        for key in sorted(keys, key=lambda key: key.kind is not Kind.TRUST_DOMAIN):
+        """Queue the keys, trust domains and connections first: identities wait for them."""
+        for key in sorted(keys, key=lambda key: key.kind not in _FIRST):
             self.queue.wake(key)
 
     async def open_keys(self) -> None:
@@ -113,6 +126,8 @@ class Engine:
         """Start working. The inventory must be complete before, or Secrets that are there would look missing."""
         if self.encryption.enabled:
             self.queue.wake(ENCRYPTION_KEYS)
+        if self.connections.is_of_environment(DEFAULT_CONNECTION):
+            self.queue.wake(vault_connection_key(DEFAULT_CONNECTION))  # there is no object that would wake it
         self._tasks = [asyncio.create_task(self.queue.watch_deadlines(), name="deadlines")]
         self._tasks += [asyncio.create_task(self._work(), name=f"worker-{number}") for number in range(WORKERS)]
 
@@ -157,6 +172,8 @@ class Engine:
             return await self._identities.reconcile(key)
         if key.kind is Kind.ENCRYPTION_KEYS:
             return await self.encryption.reconcile()
+        if key.kind is Kind.VAULT_CONNECTION:
+            return await self._connections.reconcile(key)
         next_look, changed = await self._domains.reconcile(key)
         if changed:
             self.wake(self.inventory.identities_of(key.name))

@@ -11,7 +11,7 @@ from typing import Any
 from serviceidentity.app.admission import Admission
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.encryption import EncryptionKeys
-from serviceidentity.app.inventory import Entry
+from serviceidentity.app.entries import Entry
 from serviceidentity.app.leaves import LeafRefusedError, LeafSigner, SignerAwayError
 from serviceidentity.app.pace import Pace
 from serviceidentity.app.ports import Workloads

@@ -8,9 +8,11 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from serviceidentity.app.copies import Copies
+from serviceidentity.app.entries import Entry, is_older, read_entry
+from serviceidentity.app.vault.connection_index import ConnectionIndex
 from serviceidentity.domain import ownership, parse
 from serviceidentity.domain.encryption import ring
 from serviceidentity.domain.material import SecretView
@@ -26,20 +28,10 @@ from serviceidentity.domain.model import (
     trust_domain_key,
 )
 from serviceidentity.domain.policy.spec import Compile, no_expressions
+from serviceidentity.domain.vault.templates import CompileTemplate, no_templates
 from serviceidentity.errors import InvalidSpecError
 
 Location = tuple[str, str]
-Spec = TypeVar("Spec", Identity, TrustDomain)
-
-
-@dataclass(slots=True)
-class Entry(Generic[Spec]):
-    """An object as last seen: its spec, or why it can't be understood; and the status that is stored."""
-
-    meta: Meta
-    spec: Spec | InvalidSpecError
-    status: dict[str, Any]
-    resource_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +47,14 @@ class Namespace:
 class Inventory:
     """The cache behind every decision. Used from one event loop."""
 
-    def __init__(self, authority_namespace: str, compile_rule: Compile = no_expressions) -> None:
+    def __init__(
+        self,
+        authority_namespace: str,
+        compile_rule: Compile = no_expressions,
+        compile_template: CompileTemplate = no_templates,
+    ) -> None:
         self.authority_namespace = authority_namespace
+        self._read_identity = partial(parse.identity, compile_template=compile_template)
         self._read_domain = partial(parse.trust_domain, compile_rule=compile_rule)
         self.identities: dict[Key, Entry[Identity]] = {}
         self.domains: dict[Key, Entry[TrustDomain]] = {}
@@ -66,6 +64,7 @@ class Inventory:
         self.writing: dict[Location, Mapping[str, str]] = {}
         self.copies = Copies()
         self.public_key: SecretView | None = None  # the ConfigMap that encrypted values are made with
+        self.connections = ConnectionIndex()
         self._awaited: set[str] = set()
         self._gone: set[str] = set()
         self._owned: defaultdict[Key, set[Location]] = defaultdict(set)
@@ -78,9 +77,9 @@ class Inventory:
         meta = body["metadata"]
         key = identity_key(meta["namespace"], meta["name"])
         old = self.identities.get(key)
-        if _is_older(body, old):
+        if is_older(body, old):
             return set()
-        new = _entry(body, parse.identity, old)
+        new = read_entry(body, self._read_identity, old)
         self.identities[key] = new
         if old is not None and new.meta == old.meta:
             return set() if new.status == old.status else {key}
@@ -104,9 +103,9 @@ class Inventory:
         """Take in a TrustDomain as the API has it."""
         key = trust_domain_key(body["metadata"]["name"])
         old = self.domains.get(key)
-        if _is_older(body, old):
+        if is_older(body, old):
             return set()
-        new = _entry(body, self._read_domain, old)
+        new = read_entry(body, self._read_domain, old)
         self.domains[key] = new
         if old is not None and new.meta == old.meta:
             return set() if new.status == old.status else {key}
@@ -124,11 +123,23 @@ class Inventory:
         self._forget_owner(key)
         return {key} | self.identities_of(name) | self._namesakes(old)
 
+    def put_vault_connection(self, body: Mapping[str, Any]) -> set[Key]:
+        """Take in a VaultConnection as the API has it."""
+        return self.connections.put(body)
+
+    def drop_vault_connection(self, name: str, uid: str | None = None) -> set[Key]:
+        """Forget a deleted VaultConnection."""
+        entry = self.connections.entries.get(name)
+        woken = self.connections.drop(name, uid)
+        if woken and entry is not None:
+            self._gone.add(entry.meta.uid)
+        return woken
+
     def put_namespace(self, body: Mapping[str, Any]) -> set[Key]:
         """Take in a Namespace: its labels decide what may be issued in it, and which bundles it gets."""
         meta = body["metadata"]
         old = self.namespaces.get(meta["name"])
-        version, terminating = _version(body), bool(meta.get("deletionTimestamp"))
+        version, terminating = int(meta.get("resourceVersion") or 0), bool(meta.get("deletionTimestamp"))
         new = Namespace(dict(meta.get("labels") or {}), version, terminating, dict(meta.get("annotations") or {}))
         if old is not None and new.resource_version <= old.resource_version:
             return set()
@@ -207,6 +218,7 @@ class Inventory:
         secrets: Iterable[SecretView],
         as_of: Callable[[str], int],
         config_maps: Iterable[SecretView] = (),
+        connections: Iterable[Mapping[str, Any]] = (),
     ) -> set[Key]:
         """Take in complete lists and forget what is not in them, as far as it was not made after the list.
 
@@ -219,6 +231,7 @@ class Inventory:
         for body in (body for body in domains if body["metadata"]["uid"] not in self._gone):
             woken |= self.put_trust_domain(body)
             found.add(trust_domain_key(body["metadata"]["name"]))
+        woken |= self._resync_connections(connections, as_of)
         for body in (body for body in identities if body["metadata"]["uid"] not in self._gone):
             woken |= self.put_identity(body)
             found.add(identity_key(body["metadata"]["namespace"], body["metadata"]["name"]))
@@ -242,6 +255,16 @@ class Inventory:
         ]:
             woken |= self.drop_secret(*location)
         return woken | self._resync_copies(config_maps, locations, as_of)
+
+    def _resync_connections(self, bodies: Iterable[Mapping[str, Any]], as_of: Callable[[str], int]) -> set[Key]:
+        woken, found = set[Key](), set[str]()
+        for body in (body for body in bodies if body["metadata"]["uid"] not in self._gone):
+            woken |= self.put_vault_connection(body)
+            found.add(body["metadata"]["name"])
+        entries = self.connections.entries.items()
+        for name in [n for n, e in entries if n not in found and e.resource_version <= as_of("connections")]:
+            woken |= self.drop_vault_connection(name)
+        return woken
 
     def _resync_copies(
         self, config_maps: Iterable[SecretView], secrets: set[Location], as_of: Callable[[str], int]
@@ -346,6 +369,7 @@ class Inventory:
         if isinstance(entry.spec, InvalidSpecError):
             return set()
         self._of_domain[entry.spec.trust_domain].add(key)
+        self.connections.add_user(key, entry.spec)
         sharers = self._sharers(key, entry.spec)
         self._of_account[key.namespace, entry.spec.service_account].add(key)
         verifiers = set(entry.spec.hmac.verifiers) if entry.spec.hmac else set()
@@ -357,6 +381,7 @@ class Inventory:
         if entry is None or isinstance(entry.spec, InvalidSpecError):
             return set()
         self._of_domain[entry.spec.trust_domain].discard(key)
+        self.connections.remove_user(key, entry.spec)
         account = (key.namespace, entry.spec.service_account)
         self._of_account[account].discard(key)
         if not self._of_account[account]:
@@ -393,28 +418,6 @@ class Inventory:
                 if view.name == entry.spec.keyring_secret_name:
                     concerned |= self.callers_naming(owner)
         return concerned
-
-
-def _entry(body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Spec], old: Entry[Spec] | None) -> Entry[Spec]:
-    meta = parse.meta_of(body)
-    spec: Spec | InvalidSpecError
-    if old is not None and old.meta == meta:
-        spec = old.spec  # the same generation: most often this is the echo of a status
-    else:
-        try:
-            spec = read(body)
-        except InvalidSpecError as error:
-            spec = error
-    return Entry(meta=meta, spec=spec, status=dict(body.get("status") or {}), resource_version=_version(body))
-
-
-def _version(body: Mapping[str, Any]) -> int:
-    return int(body["metadata"].get("resourceVersion") or 0)
-
-
-def _is_older(body: Mapping[str, Any], old: Entry[Any] | None) -> bool:
-    """Say whether a list or watch tells what has been known before (KEP-5504: versions may be compared)."""
-    return old is not None and _version(body) <= old.resource_version
 
 
 def _domain(entry: Entry[Identity] | None) -> str | None:

@@ -32,6 +32,7 @@ class Lists:
     domains: tuple[list[dict[str, Any]], int]
     secrets: tuple[list[SecretView], int]
     config_maps: tuple[list[SecretView], int]
+    connections: tuple[list[dict[str, Any]], int]
 
     def version_of(self, name: str) -> int:
         """Return the resource version of the list of that name."""
@@ -41,6 +42,7 @@ class Lists:
             "domains": self.domains[1],
             "secrets": self.secrets[1],
             "config_maps": self.config_maps[1],
+            "connections": self.connections[1],
         }
         return versions[name]
 
@@ -142,6 +144,7 @@ class Operator:
             lists.secrets[0],
             lists.version_of,
             lists.config_maps[0],
+            lists.connections[0],
         )
         self.engine.wake(woken)
 

@@ -1,9 +1,10 @@
-"""What the reconcilers of both kinds share: their ports, and writing a status when it differs."""
+"""What the reconcilers share: their ports, and writing a status when it differs."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from serviceidentity.app.inventory import Entry, Inventory
+from serviceidentity.app.entries import Entry
+from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.ports import Clock, Events, Secrets, Statuses, Wake
 from serviceidentity.app.trust_registry import TrustRegistry
 from serviceidentity.app.writer import SecretWriter
@@ -49,6 +50,8 @@ class Reconciler:
         except MissingError:
             if key.kind is Kind.SERVICE_IDENTITY:
                 self._inventory.drop_identity(key.namespace, key.name, entry.meta.uid)
+            elif key.kind is Kind.VAULT_CONNECTION:
+                self._inventory.drop_vault_connection(key.name, entry.meta.uid)
             else:
                 self._inventory.drop_trust_domain(key.name, entry.meta.uid)
         except Exception:

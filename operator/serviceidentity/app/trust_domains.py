@@ -11,7 +11,7 @@ from typing import Any
 
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.crls import CrlFailure, CrlIssuer
-from serviceidentity.app.inventory import Entry
+from serviceidentity.app.entries import Entry
 from serviceidentity.app.ports import Pki
 from serviceidentity.app.publisher import Outcome, Publisher
 from serviceidentity.app.reconciler import Reconciler

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from serviceidentity.app.inventory import Entry, Inventory
+from serviceidentity.app.entries import Entry
+from serviceidentity.app.inventory import Inventory
 from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import Usage
 from serviceidentity.domain.model import Identity, Kind, TrustDomain

@@ -45,6 +45,7 @@ from serviceidentity.domain.schedule import backoff, earliest, format_time, pars
 
 Json = dict[str, Any]
 
+CONNECTION_FIELDS: Final = ("version", "sealed", "tokenTTL")
 OWNED_FIELDS: Final = (
     "observedGeneration",
     "conditions",
@@ -53,6 +54,7 @@ OWNED_FIELDS: Final = (
     "backoff",
     "authorities",
     "bundle",
+    *CONNECTION_FIELDS,
     *STATUS_FIELDS,
     ROLLOUT,
 )
@@ -122,7 +124,7 @@ def of_identity(
     if rollout is not None:
         reports.append(rollout.condition)
         status[ROLLOUT] = rollout.entries
-    status["conditions"] = _conditions([ready, *reports], previous, meta.generation, now)
+    status["conditions"] = as_conditions([ready, *reports], previous, meta.generation, now)
     another = seen.denied is not None and seen.denied.reason is DenialReason.SPIFFE_ID_IN_USE
     if isinstance(seen.trust, Trust) and ("certificate" in status or not another):
         domain = seen.trust.domain.trust_domain
@@ -189,7 +191,7 @@ def of_trust_domain(
         deadline = earliest(deadline, crls.deadline(lists, now))
     status: Json = {
         "observedGeneration": domain.meta.generation,
-        "conditions": _conditions([*conditions, *_source(seen, now), *more], previous, domain.meta.generation, now),
+        "conditions": as_conditions([*conditions, *_source(seen, now), *more], previous, domain.meta.generation, now),
         # What was there stays on record while it can't be found or read: it must not be replaced without a word.
         "authorities": previous.get("authorities", []) if lost else listed,
     }
@@ -208,7 +210,7 @@ def of_invalid(meta: Meta, path: str, message: str, previous: Mapping[str, Any],
     status.pop("nextActionTime", None)
     status |= {
         "observedGeneration": meta.generation,
-        "conditions": _conditions([ready], previous, meta.generation, now),
+        "conditions": as_conditions([ready], previous, meta.generation, now),
     }
     return status
 
@@ -288,9 +290,10 @@ def _request(meta: Meta) -> str | None:
     return " ".join(meta.annotations[name] for name in wanted if name in meta.annotations) or None
 
 
-def _conditions(
+def as_conditions(
     wanted: Sequence[tuple[str, bool, str, str]], previous: Mapping[str, Any], generation: int, now: datetime
 ) -> list[Json]:
+    """Return conditions, given as type, whether it holds, reason and message; `previous` tells since when they do."""
     before = {old.get("type"): old for old in previous.get("conditions") or [] if isinstance(old, dict)}
     conditions = []
     for type_, ok, reason, message in wanted:

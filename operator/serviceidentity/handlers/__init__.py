@@ -38,6 +38,7 @@ def registry() -> kopf.OperatorRegistry:
     kopf.on.probe(registry=handlers, id="work")(probe)
     kopf.on.event(GROUP, VERSION, "serviceidentities", registry=handlers)(on_identity)
     kopf.on.event(GROUP, VERSION, "trustdomains", registry=handlers)(on_trust_domain)
+    kopf.on.event(GROUP, VERSION, "vaultconnections", registry=handlers)(on_vault_connection)
     kopf.on.event("", "v1", "namespaces", registry=handlers)(on_namespace)
     kopf.on.event("", "v1", "secrets", registry=handlers)(on_secret)
     kopf.on.event("", "v1", "configmaps", registry=handlers)(on_config_map)
@@ -100,6 +101,15 @@ async def on_trust_domain(event: Any, memo: Any, **_: Any) -> None:
         operator.engine.wake(inventory.drop_trust_domain(body["metadata"]["name"], body["metadata"]["uid"]))
     else:
         operator.engine.wake(inventory.put_trust_domain(body))
+
+
+async def on_vault_connection(event: Any, memo: Any, **_: Any) -> None:
+    operator: Operator = memo
+    inventory, body = operator.engine.inventory, event["object"]
+    if event["type"] == DELETED:
+        operator.engine.wake(inventory.drop_vault_connection(body["metadata"]["name"], body["metadata"]["uid"]))
+    else:
+        operator.engine.wake(inventory.put_vault_connection(body))
 
 
 async def on_namespace(event: Any, memo: Any, **_: Any) -> None:

@@ -182,7 +182,18 @@ def test_defaults_of_a_trust_domain(api: Api) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["sid-everything", "td-everything"])
+def test_defaults_of_a_connection(api: Api) -> None:
+    stored = api.show((HERE / "good" / "vc-minimal.yaml").read_text())
+
+    assert stored["spec"] == {
+        "address": "https://vault.example.org:8200",
+        "auth": {"kubernetes": {"mount": "kubernetes", "serviceAccount": "Identity"}},
+        "allowedNamespaces": {"names": ["shop"]},
+        "limits": {"requestsInFlight": 8},
+    }
+
+
+@pytest.mark.parametrize("name", ["sid-everything", "td-everything", "vc-everything"])
 def test_nothing_that_was_asked_for_is_dropped_or_changed(api: Api, name: str) -> None:
     manifest = (HERE / "good" / f"{name}.yaml").read_text()
 
@@ -232,6 +243,7 @@ def test_field_is_described_and_bounded(schema: Mapping[str, Any]) -> None:
         ("sid.status.certificate.renewalTime", "When it will be renewed"),
         ("td.spec.root.duration", "How long a root is valid"),
         ("td.spec.bundle.target.namespaceSelector", "Which namespaces get the bundle"),
+        ("vc.spec.allowedNamespaces", "Namespaces whose identities may use this connection"),
     ],
 )
 def test_kubectl_explains_a_field(api: Api, field: str, sentence: str) -> None:
@@ -383,6 +395,28 @@ def test_status_of_a_trust_domain_is_kept_and_shown(api: Api, existing: Any) -> 
     assert wide["MESSAGE"] == "everything is in place"
 
 
+def test_status_of_a_connection_is_kept_and_shown(api: Api, existing: Any) -> None:
+    status = {
+        "observedGeneration": 1,
+        "conditions": IDENTITY_STATUS["conditions"],
+        "version": "2.7.2",
+        "sealed": False,
+        "tokenTTL": "768h",
+    }
+    with_status(api, existing, "vc-minimal.yaml", "vc/example", status)
+
+    assert json.loads(api("get", "vc", "example", "--output", "json").stdout)["status"] == status
+    shown = table(api("get", "vc", "example").stdout)
+    assert re.fullmatch(r"\d+s", shown.pop("AGE"))
+    assert shown == {
+        "NAME": "example",
+        "ADDRESS": "https://vault.example.org:8200",
+        "READY": "True",
+        "VERSION": "2.7.2",
+        "SEALED": "false",
+    }
+
+
 def test_spec_can_not_be_changed_through_status_nor_status_through_spec(api: Api, existing: Any) -> None:
     existing((HERE / "good" / "sid-minimal-certificate.yaml").read_text())
     api("patch", "sid", "order-service", "--type=merge", "--patch", json.dumps({"status": IDENTITY_STATUS}))
@@ -405,16 +439,20 @@ def test_identities_are_selected_by_trust_domain(api: Api, existing: Any) -> Non
 def test_kinds_are_found_by_singular_and_short_name(api: Api, existing: Any) -> None:
     existing((HERE / "good" / "sid-minimal-hmac.yaml").read_text())
     existing((HERE / "good" / "td-minimal.yaml").read_text())
+    existing((HERE / "good" / "vc-minimal.yaml").read_text())
 
-    for resource in ("sid/order-service", "serviceidentity/order-service", "td/example", "trustdomain/example"):
+    resources = ("sid/order-service", "serviceidentity/order-service", "td/example", "trustdomain/example")
+    for resource in (*resources, "vc/example", "vaultconnection/example"):
         api("get", *resource.split("/"))
 
 
-def test_category_lists_both_kinds(api: Api, existing: Any) -> None:
+def test_category_lists_all_kinds(api: Api, existing: Any) -> None:
     existing((HERE / "good" / "sid-minimal-hmac.yaml").read_text())
     existing((HERE / "good" / "td-minimal.yaml").read_text())
+    existing((HERE / "good" / "vc-minimal.yaml").read_text())
 
     names = api("get", "service-identity", "--output", "name").stdout.split()
 
     assert "serviceidentity.serviceidentity.dev/order-service" in names
     assert "trustdomain.serviceidentity.dev/example" in names
+    assert "vaultconnection.serviceidentity.dev/example" in names

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,13 +13,15 @@ from serviceidentity.app.engine import Engine
 from serviceidentity.app.inventory import Location
 from serviceidentity.app.keyguard import KeyEncryptionKeys
 from serviceidentity.app.ports import Pki
+from serviceidentity.app.vault.ports import VaultServers
 from serviceidentity.domain import ownership
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind
 from serviceidentity.domain.ownership import MANAGED_BY_LABEL, Metadata
+from serviceidentity.domain.vault.spec import ConnectionSpec
 from serviceidentity.errors import AlreadyExistsError, ConflictError, MissingError, PortError
 from tests.unit.app.fake_workloads import FakeWorkloads
-from tests.unit.domain.builders import T0, identity_body, trust_domain_body
+from tests.unit.domain.builders import T0, identity_body, trust_domain_body, vault_connection_body
 
 
 class FakeApi:
@@ -104,6 +106,8 @@ class World:
         keys: KeyEncryptionKeys | None = None,
         pki: Pki | None = None,
         encryption: EncryptionSettings | None = None,
+        vault: VaultServers | None = None,
+        default_connection: ConnectionSpec | None = None,
     ) -> None:
         self.api = api or FakeApi()
         self.maps = config_maps or FakeConfigMaps()
@@ -121,16 +125,25 @@ class World:
             compile_rule=CelCompiler(),
             pki=pki,
             encryption=encryption,
+            vault=vault,
+            default_connection=default_connection,
         )
         inventory = self.engine.inventory
         for key, body in self.api.objects.items():
-            put = inventory.put_identity if key.kind is Kind.SERVICE_IDENTITY else inventory.put_trust_domain
-            self.engine.wake(put(body))
+            self.engine.wake(self.put(key)(body))
         for view in self.api.stored.values():
             self.engine.wake(inventory.put_secret(view))
         for view in self.maps.stored.values():
             if MANAGED_BY_LABEL in view.labels:
                 self.engine.wake(inventory.put_config_map(view))
+
+    def put(self, key: Key) -> Callable[[dict[str, Any]], set[Key]]:
+        inventory = self.engine.inventory
+        return {
+            Kind.SERVICE_IDENTITY: inventory.put_identity,
+            Kind.TRUST_DOMAIN: inventory.put_trust_domain,
+            Kind.VAULT_CONNECTION: inventory.put_vault_connection,
+        }[key.kind]
 
     def apply(self, spec: dict[str, Any] | None = None, **meta: Any) -> Key:
         body = identity_body(spec, **meta)
@@ -149,6 +162,18 @@ class World:
         self.engine.wake(self.engine.inventory.put_trust_domain(body))
         return key
 
+    def vault_connection(self, name: str = "default", **spec: Any) -> Key:
+        body = vault_connection_body(name, **spec)
+        key = Key(Kind.VAULT_CONNECTION, "", name)
+        self.api.version += 1
+        old = self.api.objects.get(key, {})
+        body["metadata"]["resourceVersion"] = str(self.api.version)
+        body["metadata"]["generation"] = old.get("metadata", {}).get("generation", 0) + 1
+        body["status"] = old.get("status", {})
+        self.api.objects[key] = body
+        self.engine.wake(self.engine.inventory.put_vault_connection(body))
+        return key
+
     def status(self, key: Key) -> dict[str, Any]:
         return dict(self.api.objects[key].get("status", {}))
 
@@ -161,9 +186,7 @@ class World:
         for view in list(self.api.stored.values()):
             self.engine.wake(self.engine.inventory.put_secret(view))
         for key, body in self.api.objects.items():
-            inventory = self.engine.inventory
-            put = inventory.put_identity if key.kind is Kind.SERVICE_IDENTITY else inventory.put_trust_domain
-            self.engine.wake(put(body))
+            self.engine.wake(self.put(key)(body))
 
     async def settle(self, advance: timedelta | None = None) -> int:
         """Let the engine work until nothing is left; return how many passes that took."""

@@ -11,6 +11,8 @@ from serviceidentity.domain.credentials import CREDENTIALS, leaf
 from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, TrustDomain
+from serviceidentity.domain.vault.connection_parse import vault_connection
+from serviceidentity.domain.vault.spec import ConnectionSpec
 
 T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -29,6 +31,16 @@ def identity(spec: Mapping[str, Any] | None = None, **meta: Any) -> Identity:
 def trust_domain_body(**spec: Any) -> dict[str, Any]:
     metadata = {"name": "default", "uid": "uid-td", "generation": 1, "resourceVersion": "3"}
     return {"metadata": metadata, "spec": {"trustDomain": "example.org"} | spec}
+
+
+def vault_connection_body(name: str = "default", **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "uid": f"uid-vc-{name}", "generation": 1, "resourceVersion": "4"}
+    said = {"address": "https://vault.example:8200", "auth": {"kubernetes": {}}, "allowedNamespaces": {"names": ["*"]}}
+    return {"metadata": metadata, "spec": said | spec}
+
+
+def connection(**spec: Any) -> ConnectionSpec:
+    return vault_connection(vault_connection_body(**spec)).spec
 
 
 def domain(**spec: Any) -> TrustDomain:

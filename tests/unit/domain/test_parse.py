@@ -17,17 +17,22 @@ from serviceidentity.domain.material import Held
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm
 from serviceidentity.domain.plan import Write
+from serviceidentity.domain.vault.connection_parse import vault_connection
+from serviceidentity.domain.vault.connection_status import Found, of_connection
 from serviceidentity.errors import InvalidSpecError
 from tests.unit.domain.builders import (
+    HOUR,
     T0,
     TRUST,
     authorities,
+    connection,
     domain,
     identity,
     identity_body,
     issued,
     rendered,
     trust_domain_body,
+    vault_connection_body,
 )
 from tests.unit.domain.json_values import json_values, of_schema
 
@@ -42,6 +47,7 @@ def schema_of(plural: str, part: str = "spec") -> dict[str, Any]:
 
 
 IDENTITY, DOMAIN = schema_of("serviceidentities"), schema_of("trustdomains")
+CONNECTION = schema_of("vaultconnections")
 FIELDS = sorted({*IDENTITY["properties"], *IDENTITY["properties"]["certificate"]["properties"], "name", "labels"})
 
 
@@ -62,6 +68,16 @@ def test_any_trust_domain_is_a_spec_or_an_invalid_field(spec):
         parse.trust_domain({**trust_domain_body(), "spec": spec})
     except InvalidSpecError as error:
         assert error.path.startswith("spec")
+
+
+@many
+@given(of_schema(CONNECTION) | json_values(sorted(CONNECTION["properties"])))
+def test_any_connection_is_a_spec_or_an_invalid_field(spec):
+    try:
+        vault_connection(vault_connection_body() | {"spec": spec})
+    except InvalidSpecError as error:
+        assert error.path.startswith("spec")
+        assert str(error).startswith(f"{error.path}: ")
 
 
 @many
@@ -148,6 +164,24 @@ def test_each_default_of_the_trust_domain_schema_is_the_parsers(path, default):
     assert domain(**merged(full, nested(path, default))) == domain(**full)
 
 
+AUTH: dict[str, Any] = {
+    "kubernetes": {},
+    "jwt": {"file": "/jwt"},
+    "token": {"secretRef": {"name": "a"}},
+    "appRole": {"roleID": "a", "secretIDSecretRef": {"name": "a"}},
+    "certificate": {"secretName": "a"},
+}
+
+
+@pytest.mark.parametrize(("path", "default"), blocks(CONNECTION), ids=dotted)
+def test_each_default_of_the_connection_schema_is_the_parsers(path, default):
+    way = path[1] if path[0] == "auth" else "kubernetes"
+    full: dict[str, Any] = {"auth": {way: AUTH[way]}}
+    if path[0] == "tls":
+        full["tls"] = {"caSecretRef": {"name": "a"}}
+    assert connection(**merged(full, nested(path, default))) == connection(**full)
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -166,6 +200,7 @@ def test_each_secret_has_a_name_of_its_own(spec):
 def test_there_are_defaults_to_compare():
     assert len(blocks(IDENTITY)) > 10
     assert len(blocks(DOMAIN)) > 6
+    assert len(blocks(CONNECTION)) > 9
 
 
 def test_defaults_that_depend_on_the_name_are_said_in_one_place():
@@ -198,6 +233,14 @@ def test_the_status_of_everything_at_once_has_only_what_its_schema_knows():
     owner = domain()
     found = status.of_trust_domain(authority.Hierarchy(owner, authorities(owner)), None, T0, {}, T0)
     assert unknown(found, schema_of("trustdomains", "status")) == []
+
+
+def test_the_status_of_a_connection_has_only_what_its_schema_knows():
+    meta = parse.meta_of(vault_connection_body())
+    found = of_connection(meta, Found(None, "2.7.2", False, True, HOUR), {}, T0)
+    assert {"version", "sealed", "tokenTTL"} <= found.keys()
+    assert set(status.CONNECTION_FIELDS) <= found.keys()
+    assert unknown(found, schema_of("vaultconnections", "status")) == []
 
 
 def unknown(value: Any, schema: dict[str, Any], path: str = "status") -> list[str]:

@@ -12,7 +12,11 @@ from serviceidentity.domain.model import GROUP, VERSION, Key, Kind
 from serviceidentity.domain.ownership import MANAGED_BY, MANAGED_BY_LABEL, Metadata
 from serviceidentity.errors import MissingError
 
-PLURALS: Final[Mapping[Kind, str]] = {Kind.SERVICE_IDENTITY: "serviceidentities", Kind.TRUST_DOMAIN: "trustdomains"}
+PLURALS: Final[Mapping[Kind, str]] = {
+    Kind.SERVICE_IDENTITY: "serviceidentities",
+    Kind.TRUST_DOMAIN: "trustdomains",
+    Kind.VAULT_CONNECTION: "vaultconnections",
+}
 SECRET_SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 
@@ -193,6 +197,10 @@ class KubeObjects:
     async def list_trust_domains(self) -> tuple[list[Json], int]:
         """Return all TrustDomains."""
         return await self._client.list_all(collection(Kind.TRUST_DOMAIN, ""))
+
+    async def list_vault_connections(self) -> tuple[list[Json], int]:
+        """Return all VaultConnections."""
+        return await self._client.list_all(collection(Kind.VAULT_CONNECTION, ""))
 
 
 async def _list_paths(client: KubeClient, paths: list[str], selector: str | None) -> tuple[list[Json], int]:

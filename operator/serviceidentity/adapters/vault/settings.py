@@ -8,6 +8,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from serviceidentity.domain.material import KeyMaterial
+from serviceidentity.domain.vault import spec
+from serviceidentity.domain.vault.spec import AllowedNamespaces, Auth, ConnectionSpec, JwtAuth
 from serviceidentity.errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -45,8 +47,8 @@ class VaultSettings:
 def from_environment(environment: Mapping[str, str]) -> VaultSettings:
     """Read VAULT_ADDR, VAULT_CACERT, VAULT_NAMESPACE, and one way to log in.
 
-    That is SIO_VAULT_ROLE (with SIO_VAULT_AUTH_MOUNT and SIO_VAULT_JWT_FILE) for the auth method "kubernetes",
-    SIO_VAULT_TOKEN_FILE, or VAULT_TOKEN. Raises SettingsError.
+    That is SIO_VAULT_ROLE or VAULT_ROLE (with SIO_VAULT_AUTH_MOUNT and SIO_VAULT_JWT_FILE) for the auth method
+    "kubernetes", SIO_VAULT_TOKEN_FILE, or VAULT_TOKEN. Raises SettingsError.
     """
     given = {name: value for name, value in environment.items() if value}
     address = checked_address(given.get("VAULT_ADDR", ""), "VAULT_ADDR")
@@ -73,15 +75,40 @@ def checked_address(address: str, what: str) -> str:
     return address
 
 
+def default_connection(environment: Mapping[str, str], namespaces: tuple[str, ...]) -> ConnectionSpec:
+    """Return what the environment says of the VaultConnection "default", open to `namespaces`. Raises SettingsError."""
+    settings = from_environment(environment)
+    auth: Auth
+    if isinstance(settings.auth, KubernetesAuth):
+        # The methods "kubernetes" and "jwt" ask for the same: a role, and a token.
+        auth = JwtAuth(settings.auth.mount, settings.auth.role, str(settings.auth.token_file))
+    elif settings.auth.file is not None:
+        auth = spec.TokenAuth(file=str(settings.auth.file))
+    else:
+        auth = spec.TokenAuth(given=settings.auth.token)
+    try:
+        authorities = Path(settings.ca_file).read_text("ascii") if settings.ca_file else None
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError("the file that VAULT_CACERT names can't be read as certificates in PEM") from None
+    return ConnectionSpec(
+        settings.address, auth, AllowedNamespaces(namespaces), ca=authorities, vault_namespace=settings.namespace
+    )
+
+
+_WAYS: Final = ("SIO_VAULT_ROLE", "VAULT_ROLE", "SIO_VAULT_TOKEN_FILE", "VAULT_TOKEN")
+
+
 def _auth(given: Mapping[str, str]) -> TokenAuth | KubernetesAuth:
-    ways = [name for name in ("SIO_VAULT_ROLE", "SIO_VAULT_TOKEN_FILE", "VAULT_TOKEN") if name in given]
+    ways = [name for name in _WAYS if name in given]
     if len(ways) != 1:
-        raise SettingsError("exactly one of SIO_VAULT_ROLE, SIO_VAULT_TOKEN_FILE and VAULT_TOKEN must be set")
+        raise SettingsError(
+            "exactly one of SIO_VAULT_ROLE (or VAULT_ROLE), SIO_VAULT_TOKEN_FILE and VAULT_TOKEN must be set"
+        )
     match ways[0]:
-        case "SIO_VAULT_ROLE":
+        case "SIO_VAULT_ROLE" | "VAULT_ROLE":
             mount = given.get("SIO_VAULT_AUTH_MOUNT", "kubernetes").strip("/")
             file = Path(given.get("SIO_VAULT_JWT_FILE", str(SERVICE_ACCOUNT_TOKEN)))
-            return KubernetesAuth(given["SIO_VAULT_ROLE"], mount, file)
+            return KubernetesAuth(given[ways[0]], mount, file)
         case "SIO_VAULT_TOKEN_FILE":
             return TokenAuth(file=Path(given["SIO_VAULT_TOKEN_FILE"]))
         case _:

@@ -1,11 +1,12 @@
 """What users ask of Vault or OpenBao: `spec.vault` of an identity, and the VaultConnection that it goes through."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from serviceidentity.domain.material import KeyMaterial
 from serviceidentity.domain.pki.keys import KeyProfile
 from serviceidentity.domain.selectors import LabelSelector
 from serviceidentity.domain.vault.templates import Template
@@ -179,10 +180,14 @@ class JwtAuth:
 
 @dataclass(frozen=True, slots=True)
 class TokenAuth:
-    """A Vault token: in a file of the operator's, or in a Secret; read anew when it is refused."""
+    """A Vault token: in a file of the operator's, or in a Secret; read anew when it is refused.
+
+    `given` is one that the operator was started with; no VaultConnection object can say that.
+    """
 
     file: str | None = None
     secret: SecretKey | None = None
+    given: KeyMaterial | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +218,11 @@ class AllowedNamespaces:
     names: tuple[str, ...] = ()
     selector: LabelSelector | None = None
 
+    def admits(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Say whether a namespace is admitted: by its name or by its labels, one of both is enough."""
+        by_label = self.selector is not None and self.selector.admits(labels)
+        return by_label or any(_matches(pattern.split("*"), namespace) for pattern in self.names)
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSpec:
@@ -237,3 +247,20 @@ class VaultConnection:
 
     meta: Any  # domain.model.Meta; not named here, because the model names this module
     spec: ConnectionSpec
+
+
+def _matches(pieces: Sequence[str], name: str) -> bool:
+    """Say whether a name is made of these pieces, in this order, with any characters between them. Linear in both."""
+    first, *rest = pieces
+    if not rest:
+        return name == first
+    *middle, last = rest
+    if len(name) < len(first) + len(last) or not (name.startswith(first) and name.endswith(last)):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for piece in middle:
+        found = name.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
