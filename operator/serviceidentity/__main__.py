@@ -20,9 +20,11 @@ from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.adapters.kube.events import KubeEvents
 from serviceidentity.adapters.kube.lease import KubeLease
 from serviceidentity.adapters.kube.objects import KubeConfigMaps, KubeObjects, KubeSecrets
+from serviceidentity.adapters.kube.tokens import KubeTokens
 from serviceidentity.adapters.kube.workloads import KubeWorkloads
 from serviceidentity.adapters.vault.connection import VaultConnection
 from serviceidentity.adapters.vault.pki import VaultPki
+from serviceidentity.adapters.vault.servers import HvacServers
 from serviceidentity.adapters.vault.session import VaultSession
 from serviceidentity.adapters.vault.settings import default_connection, from_environment
 from serviceidentity.adapters.vault.transit import TransitKey
@@ -62,6 +64,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         compile_rule=CelCompiler(),
         pki=VaultPki(vault) if vault else None,
         encryption=encryption_settings(config, secret_store),
+        vault=HvacServers(secret_store, config.authority_namespace, KubeTokens(client)),
         default_connection=default_connection(os.environ, config.vault_allowed_namespaces)
         if os.environ.get("VAULT_ADDR")
         else None,

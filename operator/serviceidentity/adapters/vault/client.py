@@ -31,6 +31,10 @@ class HvacClient:
         self._connection = connection
         self._kv = kv
 
+    @property
+    def login(self) -> Login:
+        return self._login
+
     async def read_kv(self, mount: str, path: str, version: int | None) -> KvSecret:
         await self._session.token()  # now, so that a refused login is not taken for a secret that may not be read
         return await self._kv.read(self._session.request, mount, path, version)

@@ -87,6 +87,8 @@ class Methods:
 
     def _token(self, auth: TokenAuth) -> LoginMethod:
         async def read() -> KeyMaterial:
+            if auth.given is not None:
+                return auth.given
             if auth.secret is not None:
                 return await self._secrets.token(auth.secret, "a token for Vault")
             return await from_file(Path(auth.file or ""), "the token for Vault")

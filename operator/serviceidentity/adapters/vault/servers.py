@@ -91,8 +91,8 @@ class HvacServer:
     async def health(self) -> Health:
         try:
             answer = await self._probe()
-        except RetryableError:
-            return Health(reachable=False)
+        except RetryableError as error:
+            return Health(reachable=False, trusted=not isinstance(error, TlsError))
         except PortError:
             # It answers, though it does not say how it is: those who ask for more are told what is wrong.
             return Health(reachable=True, initialized=True)
