@@ -24,6 +24,7 @@ from serviceidentity.app.vault.reader import Reader
 from serviceidentity.app.vault.sources import VaultSources
 from serviceidentity.domain.model import Key, Kind, StoreKind, TrustDomain
 from serviceidentity.domain.policy.spec import Compile, no_expressions
+from serviceidentity.domain.vault.templates import CompileTemplate, no_templates
 from serviceidentity.errors import ConflictError, PortError, RetryableError
 
 logger = logging.getLogger(__name__)
@@ -60,10 +61,11 @@ class Engine:
         served: Collection[str] | None = None,
         keys: KeyEncryptionKeys | None = None,
         compile_rule: Compile = no_expressions,
+        compile_template: CompileTemplate = no_templates,
         pki: Pki | None = None,
     ) -> None:
         """`served` names the namespaces that trust bundles may be published in; None means all."""
-        self.inventory = Inventory(authority_namespace, compile_rule)
+        self.inventory = Inventory(authority_namespace, compile_rule, compile_template)
         self.queue = WorkQueue(clock)
         self.counters = Counters()
         self._clock = clock
@@ -75,7 +77,7 @@ class Engine:
             crls=self.crls,
             workloads=workloads,
             signer=LeafSigner(pki, clock),
-            vault=VaultSources(Connections(), Reader(), Leases(), clock),
+            vault=VaultSources(Connections(), Reader(clock), Leases(), clock),
             wake_later=self.queue.wake_later,
         )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}

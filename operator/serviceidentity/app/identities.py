@@ -80,9 +80,11 @@ class IdentityReconciler(Reconciler):
         """
         entry = self._inventory.identities.get(key)
         if entry is None or entry.meta.deleting:
+            self._vault.forget(key)
             return None
         now = self._clock()
         if isinstance(entry.spec, InvalidSpecError):
+            self._vault.forget(key)
             wanted = status.of_invalid(
                 entry.meta, entry.spec.path, str(entry.spec).partition(": ")[2], entry.status, now
             )
@@ -166,7 +168,8 @@ class IdentityReconciler(Reconciler):
     async def _gathered(self, identity: Identity, denied: Denial | None) -> Observed:
         """Gather all that decisions about the identity depend on, with what Vault has for it."""
         seen = self.observe(identity, denied)
-        return replace(seen, vault=await self._vault.gather(identity, seen.contents)) if identity.vault else seen
+        known = await self._vault.gather(identity, seen.contents)
+        return replace(seen, vault=known) if known else seen
 
     def observe(self, identity: Identity, denied: Denial | None = None) -> Observed:
         """Gather all that decisions about the identity depend on. Pure reading of the inventory."""

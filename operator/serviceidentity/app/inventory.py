@@ -24,6 +24,7 @@ from serviceidentity.domain.model import (
     trust_domain_key,
 )
 from serviceidentity.domain.policy.spec import Compile, no_expressions
+from serviceidentity.domain.vault.templates import CompileTemplate, no_templates
 from serviceidentity.errors import InvalidSpecError
 
 Location = tuple[str, str]
@@ -53,8 +54,14 @@ class Namespace:
 class Inventory:
     """The cache behind every decision. Used from one event loop."""
 
-    def __init__(self, authority_namespace: str, compile_rule: Compile = no_expressions) -> None:
+    def __init__(
+        self,
+        authority_namespace: str,
+        compile_rule: Compile = no_expressions,
+        compile_template: CompileTemplate = no_templates,
+    ) -> None:
         self.authority_namespace = authority_namespace
+        self._read_identity = partial(parse.identity, compile_template=compile_template)
         self._read_domain = partial(parse.trust_domain, compile_rule=compile_rule)
         self.identities: dict[Key, Entry[Identity]] = {}
         self.domains: dict[Key, Entry[TrustDomain]] = {}
@@ -75,7 +82,7 @@ class Inventory:
         meta = body["metadata"]
         key = identity_key(meta["namespace"], meta["name"])
         old = self.identities.get(key)
-        new = _entry(body, parse.identity)
+        new = _entry(body, self._read_identity)
         if _is_older(new, old):
             return set()
         self.identities[key] = new

@@ -103,6 +103,11 @@ class DataKey:
 class VaultClient(Protocol):
     """One server, as one login may use it. A login that the server refuses is replaced once."""
 
+    @property
+    def login(self) -> Login:
+        """Whose login it is: what one reads with it is not for others to see."""
+        ...
+
     async def read_kv(self, mount: str, path: str, version: int | None) -> KvSecret:
         """Read a secret; the engine's version is found out once for each mount.
 
