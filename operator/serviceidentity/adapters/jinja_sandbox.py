@@ -111,7 +111,7 @@ class JinjaTemplate:
     def _missing(self, error: UndefinedError) -> str:
         # A name that was computed of values must not be told.
         name = error.message
-        return f"there is no field {ascii(name[:_SHOWN])}" if name in self.names else "a field that it needs is missing"
+        return f"there is no field {name[:_SHOWN]!a}" if name in self.names else "a field that it needs is missing"
 
 
 class Missing(StrictUndefined):
@@ -142,7 +142,12 @@ class Fields(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            undefined=Missing, autoescape=False, optimized=False, keep_trailing_newline=True, finalize=_text, cache_size=0
+            undefined=Missing,
+            autoescape=False,
+            optimized=False,
+            keep_trailing_newline=True,
+            finalize=_text,
+            cache_size=0,
         )
         self.globals.clear()
         self.filters = {name: pass_context(one) for name, one in _FILTERS.items()}
@@ -180,7 +185,7 @@ def _check(tree: nodes.Template) -> frozenset[str]:
             case nodes.Filter(name=name):
                 _check_filter(node, name)
             case nodes.Test(name=name) if name not in _TESTS or node.args or node.kwargs:
-                raise TemplateError(f"line {node.lineno}: there is no test {ascii(name[:_SHOWN])}")
+                raise TemplateError(f"line {node.lineno}: there is no test {name[:_SHOWN]!a}")
         waiting += [(child, depth + 1) for child in node.iter_child_nodes()]
     return frozenset(names)
 
@@ -188,7 +193,7 @@ def _check(tree: nodes.Template) -> frozenset[str]:
 def _check_filter(node: nodes.Filter, name: str) -> None:
     where = f"line {node.lineno}"
     if name not in _ARGUMENTS or node.node is None:
-        raise TemplateError(f"{where}: there is no filter {ascii(name[:_SHOWN])}, only {', '.join(sorted(_ARGUMENTS))}")
+        raise TemplateError(f"{where}: there is no filter {name[:_SHOWN]!a}, only {', '.join(sorted(_ARGUMENTS))}")
     least, most = _ARGUMENTS[name]
     if node.kwargs or node.dyn_args or node.dyn_kwargs or not least <= len(node.args) <= most:
         raise TemplateError(f"{where}: filter {name} has {least} to {most} arguments, without names")
@@ -202,7 +207,7 @@ def _named(node: nodes.Node) -> str:
 
 def _counted(tree: nodes.Template) -> nodes.Template:
     """Make a filter of each `~`, so that it is counted what is put together."""
-    for parent in [tree, *tree.find_all(nodes.Node)]:
+    for parent in reversed([tree, *tree.find_all(nodes.Node)]):  # what is inside first
         for name, value in list(parent.iter_fields()):
             if isinstance(value, nodes.Concat):
                 setattr(parent, name, _concatenation(value))
@@ -213,8 +218,7 @@ def _counted(tree: nodes.Template) -> nodes.Template:
 
 def _concatenation(node: nodes.Concat) -> nodes.Filter:
     first, *others = node.nodes
-    made = nodes.Filter(first, _CONCAT, others, [], None, None, lineno=node.lineno)
-    return made.set_environment(node.environment)
+    return nodes.Filter(first, _CONCAT, others, [], None, None, lineno=node.lineno, environment=node.environment)
 
 
 def _text(value: Any) -> str:

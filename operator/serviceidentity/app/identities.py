@@ -25,6 +25,7 @@ from serviceidentity.domain.credentials import credentials_of, keyring, revocati
 from serviceidentity.domain.credentials.base import Caller, Credential, Made, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
+from serviceidentity.domain.credentials.vault import VaultSecret
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, Kind, trust_domain_key
@@ -35,6 +36,7 @@ from serviceidentity.domain.policy.checks import Denial, DenialReason
 from serviceidentity.domain.schedule import earliest, parse_time
 from serviceidentity.domain.status import Failure
 from serviceidentity.domain.vault.content import ContentError
+from serviceidentity.domain.vault.spec import PkiSource
 from serviceidentity.domain.vault.views import Answer, VaultOrder
 from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError, ServiceIdentityError
 
@@ -393,6 +395,9 @@ class IdentityReconciler(Reconciler):
 
 def _is_heavy(seen: Observed, credential: Credential) -> bool:
     """Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes."""
+    if isinstance(credential, VaultSecret):
+        source = credential.secret.source
+        return isinstance(source, PkiSource) and source.profile.algorithm is KeyAlgorithm.RSA
     spec = seen.identity.certificate
     return (
         credential.name == "certificate" and spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA

@@ -69,7 +69,7 @@ class VaultSources:
         try:
             if isinstance(order.secret.source, LeaseSource):
                 return await self._leases.issue(identity, order.secret, client)
-            return await make(client, order, self._clock())
+            return await make(client, order, self._clock)
         except RetryableError as error:
             raise VaultAwayError(str(error), self._clock() + _AGAIN) from None
         except PortError as error:
@@ -100,9 +100,7 @@ class VaultSources:
         self, identity: Identity, secret: VaultSecretSpec, client: VaultClient, view: SecretView | None
     ) -> VaultView:
         try:
-            if _is_read(secret):
-                if identity.suspend:
-                    return Open()
+            if _is_read(secret) and not identity.suspend:
                 return await self._reader.read(identity, secret, client)
             if isinstance(secret.source, LeaseSource):
                 return await self._leases.look(identity, secret, client, view)
