@@ -102,6 +102,8 @@ def test_it_composes(text, result):
         "{{ big | replace('x', big) }}",
         "{{ big | replace('x', 'xxxxxxxxxx') }}",
         "{{ big }}{{ big }}",
+        "{% if big ~ big ~ big ~ big ~ big == 'a' %}a{% endif %}",
+        "{% if big | upper | lower | upper | lower | upper == 'a' %}a{% endif %}",
         "{{ nested | replace('a', big) | replace('d', big) | replace('x', 'yy') | upper }}",
     ],
 )

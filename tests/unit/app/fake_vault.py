@@ -133,6 +133,10 @@ class FakeConnections:
 
     vault: FakeVault
     each_as_itself: bool = False
+    away_for: set[str] = field(default_factory=set)
+
+    def turned_away(self, identity: Identity) -> None:
+        self.away_for.add(identity.meta.name)
 
     async def client(self, identity: Identity) -> Any:
         if self.vault.held is not None:

@@ -147,16 +147,17 @@ async def test_what_vault_said_is_told_to_all_and_not_for_long(desk):
 
 
 @desk
-async def test_whether_vault_can_be_reached_everyone_asks_for_itself(desk):
-    """Because the connection wakes those whom it turned away, and knows no others."""
+async def test_that_vault_can_not_be_reached_is_told_only_to_those_who_wait(desk):
     desk.vault.fails, desk.vault.hangs = RetryableError("away"), asyncio.Event()
     readers = [asyncio.create_task(desk.read(desk.identity(number))) for number in range(20)]
     await asyncio.sleep(0.01)
     desk.vault.hangs.set()
     outcomes = await asyncio.gather(*readers, return_exceptions=True)
     assert all(isinstance(one, RetryableError) for one in outcomes)
-    assert desk.vault.asked[PATH] == 20
-    assert desk.vault.most_at_once == 1
+    assert desk.vault.asked[PATH] == 1
+    with pytest.raises(RetryableError):
+        await desk.read(desk.identity())
+    assert desk.vault.asked[PATH] == 2
     desk.vault.fails = None
     assert (await desk.read(desk.identity())).values == {"key": "1"}
 

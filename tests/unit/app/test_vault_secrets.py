@@ -229,6 +229,7 @@ async def test_vault_away_keeps_the_secret_says_so_once_and_recovers(world, vaul
     assert condition(world, key) == ("False", "VaultUnavailable")
     assert world.ready(key) == ("False", "VaultUnavailable")
     assert of_status(world, key)["version"] == 1
+    assert world.connections.away_for == {"order-service"}
     await at_rest(world, key, HOUR)
     edit(world, STRIPE, {"key": "ZXZpbA=="})
     tell(world, world.api.stored[STRIPE])
@@ -542,6 +543,31 @@ async def test_renew_before_counts_and_a_backdated_start_does_not_shorten_the_li
     while leaf(world) == first:
         await world.settle(MINUTE)
     assert 45 * MINUTE <= world.now - begun <= 51 * MINUTE
+
+
+@story
+async def test_a_certificate_that_began_long_ago_is_not_made_anew_at_once(world, vault):
+    vault.changes = {"begins": T0 - 20 * HOUR, "ends": T0 + HOUR}
+    world.apply(of_vault(pki()))
+    await world.settle()
+    assert await passes_when_left_alone(world) == 0
+    await world.settle(30 * MINUTE)
+    assert len(vault.signed) == 1
+    await world.settle(11 * MINUTE)
+    assert len(vault.signed) == 2
+
+
+@story
+async def test_a_due_certificate_whose_connection_may_not_be_used_any_more_says_so(world, vault):
+    key = world.apply(of_vault(pki(duration="3h"), transit(rotateEvery="3h")))
+    await world.settle()
+    vault.held = Held("NamespaceNotAllowed", "namespace shop may not use connection default")
+    await world.settle(HOUR)
+    assert world.ready(key) == ("True", "Ready")
+    await world.settle(2 * HOUR)
+    for name in ("edge", "files"):
+        assert condition(world, key, f"VaultReady.{name}") == ("False", "NamespaceNotAllowed")
+    assert vault.asked.total() == 2
 
 
 @story

@@ -44,8 +44,8 @@ class Reader:
     async def read(self, identity: Identity, secret: VaultSecretSpec, client: VaultClient) -> Reading:
         """Return the secret, as it was read `refreshEvery` ago at most. Raises PortError.
 
-        A new value of the identity's rotate annotation has it read now. Only what Vault said is told to others: whether
-        it can be reached everyone asks for itself, and so the client knows whom to wake when it can be again.
+        A new value of the identity's rotate annotation has it read now. What Vault said is told to others for a while;
+        that it can't be reached only to those who were waiting: it may be back for the next.
         """
         ask = self._ask(identity, secret, client.login)
         entry, source = ask.entry, ask.place[1]
@@ -54,8 +54,7 @@ class Reader:
         # A request that is under way may have been answered before the annotation was set.
         least = entry.finished + (2 if forced and entry.lock.locked() else 1)
         async with entry.lock:
-            told = entry.finished >= least and not isinstance(entry.error, RetryableError)
-            if not told and (forced or not entry.serves(ask.wait, self._clock())):
+            if entry.finished < least and (forced or not entry.serves(ask.wait, self._clock())):
                 await self._fetch(entry, source, client)
         ask.rotated = wanted
         if entry.error is not None:

@@ -107,6 +107,7 @@ class VaultSources:
         except MissingError:
             return Held(NOT_FOUND, f"there is no {secret.source}", retry=self._clock() + _AGAIN)
         except RetryableError as error:
+            self._connections.turned_away(identity)  # perhaps it was another one that asked
             return Held(UNAVAILABLE, f"{secret.source} can't be read: {error}", retry=self._clock() + _AGAIN)
         except PortError as error:
             return Held(REFUSED, f"{secret.source}: {error}", retry=self._clock() + _AGAIN)
