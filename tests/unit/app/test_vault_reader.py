@@ -13,7 +13,7 @@ from serviceidentity.app.vault.ports import Login
 from serviceidentity.app.vault.reader import Reader
 from serviceidentity.domain import parse
 from serviceidentity.errors import MissingError, RejectedError, RetryableError
-from tests.unit.app.fake_vault import FakeVault
+from tests.unit.app.vault_in_memory import FakeVault
 from tests.unit.domain.builders import T0, identity_body
 
 LOGIN = Login("default")

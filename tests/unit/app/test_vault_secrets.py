@@ -13,8 +13,8 @@ from cryptography import x509
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.pki import certificates, keys
 from serviceidentity.errors import ForbiddenError, RejectedError, RetryableError
-from tests.unit.app.fake_vault import ISSUING, ROOT, StaticRole, VaultWorld
 from tests.unit.app.scenarios import edit, passes_when_left_alone, tell
+from tests.unit.app.vault_in_memory import ISSUING, ROOT, StaticRole, VaultWorld
 from tests.unit.domain.builders import DAY, HOUR, T0, identity
 from tests.unit.pki.companies import company, pem
 
