@@ -15,6 +15,7 @@ import kopf
 
 from serviceidentity import handlers
 from serviceidentity.adapters.cel import CelCompiler
+from serviceidentity.adapters.jinja import JinjaTemplates
 from serviceidentity.adapters.keyfile import KeyFile, MasterKeyFile
 from serviceidentity.adapters.kube.client import KubeClient
 from serviceidentity.adapters.kube.events import KubeEvents
@@ -62,6 +63,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         served=with_authorities,
         keys=keys,
         compile_rule=CelCompiler(),
+        compile_template=JinjaTemplates(),
         pki=VaultPki(vault) if vault else None,
         encryption=encryption_settings(config, secret_store),
         vault=HvacServers(secret_store, config.authority_namespace, KubeTokens(client)),

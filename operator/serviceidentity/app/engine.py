@@ -91,7 +91,7 @@ class Engine:
             crls=self.crls,
             workloads=workloads,
             signer=LeafSigner(pki, clock),
-            vault=VaultSources(self.connections, Reader(), Leases(), clock),
+            vault=VaultSources(self.connections, Reader(clock), Leases(), clock),
             encryption=self.encryption,
             wake_later=self.queue.wake_later,
         )

@@ -26,6 +26,7 @@ from serviceidentity.domain.credentials import credentials_of, keyring, revocati
 from serviceidentity.domain.credentials.base import NO_VALUES, Caller, Credential, Made, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
+from serviceidentity.domain.credentials.vault import VaultSecret
 from serviceidentity.domain.encryption.opening import Problem
 from serviceidentity.domain.hmac_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
@@ -37,6 +38,7 @@ from serviceidentity.domain.policy.checks import Denial, DenialReason
 from serviceidentity.domain.schedule import earliest, parse_time
 from serviceidentity.domain.status import Failure
 from serviceidentity.domain.vault.content import ContentError
+from serviceidentity.domain.vault.spec import PkiSource
 from serviceidentity.domain.vault.views import Answer, VaultOrder
 from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError, ServiceIdentityError
 
@@ -84,9 +86,11 @@ class IdentityReconciler(Reconciler):
         """
         entry = self._inventory.identities.get(key)
         if entry is None or entry.meta.deleting:
+            self._vault.forget(key)
             return None
         now = self._clock()
         if isinstance(entry.spec, InvalidSpecError):
+            self._vault.forget(key)
             wanted = status.of_invalid(
                 entry.meta, entry.spec.path, str(entry.spec).partition(": ")[2], entry.status, now
             )
@@ -170,7 +174,8 @@ class IdentityReconciler(Reconciler):
     async def _gathered(self, identity: Identity, denied: Denial | None) -> Observed:
         """Gather all that decisions about the identity depend on, with what Vault has for it."""
         seen = self.observe(identity, denied)
-        return replace(seen, vault=await self._vault.gather(identity, seen.contents)) if identity.vault else seen
+        known = await self._vault.gather(identity, seen.contents)
+        return replace(seen, vault=known) if known else seen
 
     def observe(self, identity: Identity, denied: Denial | None = None) -> Observed:
         """Gather all that decisions about the identity depend on. Pure reading of the inventory."""
@@ -395,6 +400,9 @@ class IdentityReconciler(Reconciler):
 
 def _is_heavy(seen: Observed, credential: Credential) -> bool:
     """Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes."""
+    if isinstance(credential, VaultSecret):
+        source = credential.secret.source
+        return isinstance(source, PkiSource) and source.profile.algorithm is KeyAlgorithm.RSA
     spec = seen.identity.certificate
     return (
         credential.name == "certificate" and spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA

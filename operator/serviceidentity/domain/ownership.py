@@ -20,6 +20,8 @@ CONTENT_ID_ANNOTATION: Final = "serviceidentity.dev/content-id"
 CONSUMED_AS_ANNOTATION: Final = "serviceidentity.dev/consumed-as"
 ADOPT_ANNOTATION: Final = "serviceidentity.dev/adopt"
 VAULT_REQUEST_ANNOTATION: Final = "serviceidentity.dev/vault-request"
+VAULT_VERSION_ANNOTATION: Final = "serviceidentity.dev/vault-version"
+VAULT_MADE_ANNOTATION: Final = "serviceidentity.dev/vault-made"
 VAULT_LEASE_ANNOTATION: Final = "serviceidentity.dev/vault-lease"
 VAULT_LEASE_LABEL: Final = "serviceidentity.dev/vault-lease"
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from serviceidentity.adapters.cel import CelCompiler
+from serviceidentity.adapters.jinja import JinjaTemplates
 from serviceidentity.app.encryption import EncryptionSettings
 from serviceidentity.app.engine import Engine
 from serviceidentity.app.inventory import Location
@@ -123,6 +124,7 @@ class World:
             config_maps=self.maps,
             keys=keys,
             compile_rule=CelCompiler(),
+            compile_template=JinjaTemplates(),
             pki=pki,
             encryption=encryption,
             vault=vault,

@@ -10,7 +10,7 @@ from serviceidentity.app.vault.maker import make
 from serviceidentity.app.vault.ports import VaultClient
 from serviceidentity.app.vault.reader import Reader
 from serviceidentity.domain.material import Held, SecretView
-from serviceidentity.domain.model import Identity
+from serviceidentity.domain.model import Identity, Key
 from serviceidentity.domain.schedule import earliest
 from serviceidentity.domain.vault.spec import KvSource, LeaseSource, StaticRoleSource, VaultSecretSpec
 from serviceidentity.domain.vault.views import Answer, Open, VaultOrder, VaultView
@@ -45,8 +45,11 @@ class VaultSources:
 
     async def gather(self, identity: Identity, contents: Mapping[str, SecretView]) -> dict[str, VaultView]:
         """Return what is known of each secret of the identity, by name; reads and renews what is due."""
+        if identity.vault is None or identity.suspend:
+            self._reader.forget(identity.key)
         if identity.vault is None:
             return {}
+        self._reader.forget(identity.key, but={secret.name for secret in identity.vault.secrets if _is_read(secret)})
         client = await self._connections.client(identity)
         if isinstance(client, Held):
             return {secret.name: client for secret in identity.vault.secrets}
@@ -66,7 +69,7 @@ class VaultSources:
         try:
             if isinstance(order.secret.source, LeaseSource):
                 return await self._leases.issue(identity, order.secret, client)
-            return await make(client, order, self._clock())
+            return await make(client, order, self._clock)
         except RetryableError as error:
             raise VaultAwayError(str(error), self._clock() + _AGAIN) from None
         except PortError as error:
@@ -82,6 +85,10 @@ class VaultSources:
         if answer.lease is not None:
             await self._leases.abandoned(identity, answer)
 
+    def forget(self, key: Key) -> None:
+        """Forget what was read for an identity that is gone, or that can't be understood."""
+        self._reader.forget(key)
+
     def next_look(self, identity: Identity) -> datetime | None:
         """When something has to be read again or looked after; it is not in the status, because it comes for ever."""
         if identity.vault is None:
@@ -93,14 +100,19 @@ class VaultSources:
         self, identity: Identity, secret: VaultSecretSpec, client: VaultClient, view: SecretView | None
     ) -> VaultView:
         try:
-            if isinstance(secret.source, KvSource | StaticRoleSource):
+            if _is_read(secret) and not identity.suspend:
                 return await self._reader.read(identity, secret, client)
             if isinstance(secret.source, LeaseSource):
                 return await self._leases.look(identity, secret, client, view)
         except MissingError:
             return Held(NOT_FOUND, f"there is no {secret.source}", retry=self._clock() + _AGAIN)
         except RetryableError as error:
+            self._connections.turned_away(identity)  # perhaps it was another one that asked
             return Held(UNAVAILABLE, f"{secret.source} can't be read: {error}", retry=self._clock() + _AGAIN)
         except PortError as error:
             return Held(REFUSED, f"{secret.source}: {error}", retry=self._clock() + _AGAIN)
         return Open()
+
+
+def _is_read(secret: VaultSecretSpec) -> bool:
+    return isinstance(secret.source, KvSource | StaticRoleSource)

@@ -25,7 +25,8 @@ from serviceidentity.domain.schedule import format_time
 class LeafRequest:
     """What is asked of the PKI engine: a PKCS#10 request in PEM, for so long.
 
-    Its names are there once more, for roles that do not read them from the request.
+    Its names are there once more, for roles that do not read them from the request. No lifetime at all means that of
+    the role.
     """
 
     pem: str
@@ -74,9 +75,7 @@ def another_signer(made: x509.Certificate, order: Order, _now: datetime) -> str 
 
 def an_authority(made: x509.Certificate, _order: Order, _now: datetime) -> str | None:
     """It may sign certificates or lists itself."""
-    constraints, usage = certificates.extension(made, x509.BasicConstraints), _key_usage(made)
-    may_sign = usage is not None and (usage.key_cert_sign or usage.crl_sign)
-    return "it is one of an authority" if may_sign or (constraints is not None and constraints.ca) else None
+    return "it is one of an authority" if may_sign(made) else None
 
 
 def other_names(made: x509.Certificate, order: Order, _now: datetime) -> str | None:
@@ -133,8 +132,7 @@ def another_time(made: x509.Certificate, order: Order, now: datetime) -> str | N
 def unreadable(made: x509.Certificate, _order: Order, _now: datetime) -> str | None:
     """It says something critical that nobody understands."""
     certificates.facts(made)
-    unknown = [one for one in made.extensions if one.critical and isinstance(one.value, x509.UnrecognizedExtension)]
-    return "it has a critical extension that is not known" if unknown else None
+    return "it has a critical extension that is not known" if has_unknown(made) else None
 
 
 CHECKS: Final[tuple[Callable[[x509.Certificate, Order, datetime], str | None], ...]] = (
@@ -147,6 +145,18 @@ CHECKS: Final[tuple[Callable[[x509.Certificate, Order, datetime], str | None], .
     other_usages,
     another_time,
 )
+
+
+def may_sign(made: x509.Certificate) -> bool:
+    """Say whether it is for an authority: it may sign certificates or lists itself. Raises PkiError."""
+    constraints, usage = certificates.extension(made, x509.BasicConstraints), _key_usage(made)
+    signs = usage is not None and (usage.key_cert_sign or usage.crl_sign)
+    return signs or (constraints is not None and constraints.ca)
+
+
+def has_unknown(made: x509.Certificate) -> bool:
+    """Say whether it has a critical extension that is not known; call `facts` before, for those that can't be read."""
+    return any(one.critical and isinstance(one.value, x509.UnrecognizedExtension) for one in made.extensions)
 
 
 def _key_usage(made: x509.Certificate) -> x509.KeyUsage | None:

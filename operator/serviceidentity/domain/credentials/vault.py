@@ -11,11 +11,18 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from serviceidentity.domain import ownership
-from serviceidentity.domain.credentials import vault_leased, vault_made, vault_read
+from serviceidentity.domain.credentials import vault_leased, vault_pki, vault_read, vault_transit
 from serviceidentity.domain.credentials.base import Due, Made, Observed, Reason
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, SecretTemplate
-from serviceidentity.domain.vault.spec import KvSource, LeaseSource, StaticRoleSource, VaultSecretSpec, VaultSpec
+from serviceidentity.domain.vault.spec import (
+    KvSource,
+    LeaseSource,
+    PkiSource,
+    StaticRoleSource,
+    VaultSecretSpec,
+    VaultSpec,
+)
 from serviceidentity.domain.vault.views import VaultOrder
 
 
@@ -58,12 +65,15 @@ class Way(Protocol):
 def _way(secret: VaultSecretSpec) -> Way:
     if isinstance(secret.source, KvSource | StaticRoleSource):
         return READ
-    return LEASED if isinstance(secret.source, LeaseSource) else MADE
+    if isinstance(secret.source, LeaseSource):
+        return LEASED
+    return PKI if isinstance(secret.source, PkiSource) else TRANSIT
 
 
 READ: Final[Way] = vault_read.Read()
 LEASED: Final[Way] = vault_leased.Leased()
-MADE: Final[Way] = vault_made.MadeByVault()
+PKI: Final[Way] = vault_pki.FromPki()
+TRANSIT: Final[Way] = vault_transit.FromTransit()
 
 
 class VaultSecret:

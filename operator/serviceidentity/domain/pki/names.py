@@ -123,6 +123,27 @@ class SubjectAltNames:
         return x509.SubjectAlternativeName(names)
 
 
+@dataclass(frozen=True, slots=True)
+class PlainNames:
+    """The names of a leaf that is no SPIFFE identity; there may be none."""
+
+    dns_names: tuple[str, ...] = ()
+    ip_addresses: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
+
+    def to_x509(self) -> x509.SubjectAlternativeName | None:
+        """Return the extension, which can't be empty (RFC 5280 4.2.1.6). Raises PkiError on what is no such name."""
+        names: list[x509.GeneralName] = [_dns_name(name) for name in self.dns_names]
+        names += (_ip_address(address) for address in self.ip_addresses)
+        names += (_uri(uri) for uri in self.uris)
+        return x509.SubjectAlternativeName(names) if names else None
+
+
+def is_dns_name(name: str) -> bool:
+    """Say whether a certificate can have this as a DNS name."""
+    return _DNS_NAME.fullmatch(name) is not None
+
+
 def key_usage(usages: tuple[str, ...], profile: KeyProfile) -> x509.KeyUsage:
     """Return a leaf's key usage: always digitalSignature, never keyCertSign or cRLSign (RFC 5280 4.2.1.3).
 

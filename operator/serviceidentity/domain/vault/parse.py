@@ -9,6 +9,7 @@ from typing import Final
 from serviceidentity.domain.fields import Json, block, blocks, choice, count, duration, text, texts
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyProfile
+from serviceidentity.domain.vault.content import FORBIDDEN_TYPES, is_secret_key
 from serviceidentity.domain.vault.spec import (
     DEFAULT_CONNECTION,
     KvSource,
@@ -29,7 +30,6 @@ SHORTEST_REFRESH: Final = timedelta(seconds=5)
 _SEGMENT: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9_.@:=+~ -]+"
 _PATH: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 _NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
-_SECRET_KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 _ENTRY_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
@@ -75,6 +75,8 @@ def _secret(item: Json, path: str, identity: str, compile_template: CompileTempl
         labels=dict(block(template, "labels", f"{path}.secretTemplate")),
         annotations=dict(block(template, "annotations", f"{path}.secretTemplate")),
     )
+    if found.type in FORBIDDEN_TYPES:
+        raise InvalidSpecError(f"{path}.type", f"must not be {found.type}: the cluster itself acts on such Secrets")
     if isinstance(source, PkiSource):
         for field in ("keys", "templates", "type"):
             if item.get(field):
@@ -86,7 +88,7 @@ def _secret(item: Json, path: str, identity: str, compile_template: CompileTempl
 def _keys(item: Json, path: str) -> Mapping[str, str]:
     keys = block(item, "keys", path)
     for key, wanted in keys.items():
-        if not _SECRET_KEY.fullmatch(key) or not isinstance(wanted, str) or not wanted:
+        if not is_secret_key(key) or not isinstance(wanted, str) or not wanted:
             raise InvalidSpecError(f"{path}.keys.{key}", "must name a field of the secret, under a Secret's key")
     return dict(keys)
 
@@ -95,7 +97,7 @@ def _templates(item: Json, path: str, compile_template: CompileTemplate) -> Mapp
     compiled = {}
     for key, source in block(item, "templates", path).items():
         where = f"{path}.templates.{key}"
-        if not _SECRET_KEY.fullmatch(key) or not isinstance(source, str):
+        if not is_secret_key(key) or not isinstance(source, str):
             raise InvalidSpecError(where, "must be a template, under a Secret's key")
         if key in block(item, "keys", path):
             raise InvalidSpecError(where, "must not be in keys as well")

@@ -60,9 +60,13 @@ class VaultOrder:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What Vault made: the fields of its answer, with the lease that it has and the name of that lease's record."""
+    """What Vault made: the fields of its answer, with the lease that it has and the name of that lease's record.
+
+    What has no lease has the time it was made, and a certificate its key.
+    """
 
     values: Mapping[str, Any] = field(repr=False)
     lease: Lease | None = None
     record: str = ""
     key: "PrivateKey | None" = field(default=None, repr=False)
+    made: datetime | None = None
