@@ -19,6 +19,7 @@ from serviceidentity.app.queue import WorkQueue
 from serviceidentity.app.trust_domains import TrustDomainReconciler
 from serviceidentity.app.trust_registry import TrustRegistry
 from serviceidentity.app.vault.connections import Connections
+from serviceidentity.app.vault.lease_collector import LeaseCollector
 from serviceidentity.app.vault.leases import Leases
 from serviceidentity.app.vault.reader import Reader
 from serviceidentity.app.vault.sources import VaultSources
@@ -61,6 +62,7 @@ class Engine:
         keys: KeyEncryptionKeys | None = None,
         compile_rule: Compile = no_expressions,
         pki: Pki | None = None,
+        connections: Connections | None = None,
     ) -> None:
         """`served` names the namespaces that trust bundles may be published in; None means all."""
         self.inventory = Inventory(authority_namespace, compile_rule)
@@ -70,12 +72,15 @@ class Engine:
         self._trust = TrustRegistry(self.inventory, KeyGuard(keys or KeyEncryptionKeys(), clock))
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self.crls = CrlRegistry(self.inventory, self._trust)
+        connections = connections or Connections()
+        leases = Leases(self.inventory, secrets, clock, self.wake)
+        self._leases = LeaseCollector(self.inventory, secrets, events, clock, connections, leases, served)
         self._identities = IdentityReconciler(
             *parts,
             crls=self.crls,
             workloads=workloads,
             signer=LeafSigner(pki, clock),
-            vault=VaultSources(Connections(), Reader(), Leases(), clock),
+            vault=VaultSources(connections, Reader(), leases, clock),
             wake_later=self.queue.wake_later,
         )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
@@ -145,6 +150,8 @@ class Engine:
     async def _reconcile(self, key: Key) -> datetime | None:
         if key.kind is Kind.SERVICE_IDENTITY:
             return await self._identities.reconcile(key)
+        if key.kind is Kind.VAULT_LEASE:
+            return await self._leases.reconcile(key)
         next_look, changed = await self._domains.reconcile(key)
         if changed:
             self.wake(self.inventory.identities_of(key.name))

@@ -21,6 +21,8 @@ CONSUMED_AS_ANNOTATION: Final = "serviceidentity.dev/consumed-as"
 ADOPT_ANNOTATION: Final = "serviceidentity.dev/adopt"
 VAULT_REQUEST_ANNOTATION: Final = "serviceidentity.dev/vault-request"
 VAULT_LEASE_ANNOTATION: Final = "serviceidentity.dev/vault-lease"
+VAULT_REPLACED_ANNOTATION: Final = "serviceidentity.dev/vault-replaced-leases"
+VAULT_RECORD_ANNOTATION: Final = "serviceidentity.dev/vault-lease-record"
 VAULT_LEASE_LABEL: Final = "serviceidentity.dev/vault-lease"
 
 _NAME_LABELS: Final = {Kind.SERVICE_IDENTITY: IDENTITY_LABEL, Kind.TRUST_DOMAIN: TRUST_DOMAIN_LABEL}

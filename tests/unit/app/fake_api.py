@@ -102,6 +102,7 @@ class World:
         config_maps: FakeConfigMaps | None = None,
         keys: KeyEncryptionKeys | None = None,
         pki: Pki | None = None,
+        **more: Any,
     ) -> None:
         self.api = api or FakeApi()
         self.maps = config_maps or FakeConfigMaps()
@@ -118,6 +119,7 @@ class World:
             keys=keys,
             compile_rule=CelCompiler(),
             pki=pki,
+            **more,
         )
         inventory = self.engine.inventory
         for key, body in self.api.objects.items():
