@@ -21,6 +21,7 @@ from serviceidentity.app.trust_domains import TrustDomainReconciler
 from serviceidentity.app.trust_registry import TrustRegistry
 from serviceidentity.app.vault.connection_reconciler import ConnectionReconciler
 from serviceidentity.app.vault.connections import Connections
+from serviceidentity.app.vault.lease_collector import LeaseCollector
 from serviceidentity.app.vault.leases import Leases
 from serviceidentity.app.vault.ports import VaultServers
 from serviceidentity.app.vault.reader import Reader
@@ -86,12 +87,14 @@ class Engine:
         self.encryption = EncryptionKeys(self.inventory, secrets, config_maps, clock, self.wake, encryption)
         self.connections = Connections(self.inventory, vault, clock, self.wake, default_connection)
         self._connections = ConnectionReconciler(*parts, connections=self.connections)
+        leases = Leases(self.inventory, secrets, clock, self.wake)
+        self._leases = LeaseCollector(self.inventory, secrets, events, clock, self.connections, leases, served)
         self._identities = IdentityReconciler(
             *parts,
             crls=self.crls,
             workloads=workloads,
             signer=LeafSigner(pki, clock),
-            vault=VaultSources(self.connections, Reader(clock), Leases(), clock),
+            vault=VaultSources(self.connections, Reader(clock), leases, clock),
             encryption=self.encryption,
             wake_later=self.queue.wake_later,
         )
@@ -174,6 +177,8 @@ class Engine:
             return await self.encryption.reconcile()
         if key.kind is Kind.VAULT_CONNECTION:
             return await self._connections.reconcile(key)
+        if key.kind is Kind.VAULT_LEASE:
+            return await self._leases.reconcile(key)
         next_look, changed = await self._domains.reconcile(key)
         if changed:
             self.wake(self.inventory.identities_of(key.name))

@@ -13,6 +13,7 @@ from typing import Any
 from serviceidentity.app.copies import Copies
 from serviceidentity.app.entries import Entry, is_older, read_entry
 from serviceidentity.app.vault.connection_index import ConnectionIndex
+from serviceidentity.app.vault.lease_records import LeaseRecords
 from serviceidentity.domain import ownership, parse
 from serviceidentity.domain.encryption import ring
 from serviceidentity.domain.material import SecretView
@@ -65,6 +66,7 @@ class Inventory:
         self.copies = Copies()
         self.public_key: SecretView | None = None  # the ConfigMap that encrypted values are made with
         self.connections = ConnectionIndex()
+        self.leases = LeaseRecords(authority_namespace)
         self._awaited: set[str] = set()
         self._gone: set[str] = set()
         self._owned: defaultdict[Key, set[Location]] = defaultdict(set)
@@ -83,7 +85,9 @@ class Inventory:
         self.identities[key] = new
         if old is not None and new.meta == old.meta:
             return set() if new.status == old.status else {key}
-        woken = {key} | self._left(old, new) | self._unindex(key, old) | self._index(key, new)
+        woken = (
+            {key} | self._left(old, new) | self._unindex(key, old) | self._index(key, new) | self.leases.keys_of([key])
+        )
         if old is None or _callers(old) != _callers(new) or old.meta.uid != new.meta.uid:
             woken |= self._named_by.get(key, set())
         return woken
@@ -97,7 +101,8 @@ class Inventory:
         del self.identities[key]
         self._gone.add(old.meta.uid)
         self._forget_owner(key)
-        return self._left(old, None) | self._unindex(key, old) | self._named_by.get(key, set()) | {key}
+        woken = self._left(old, None) | self._unindex(key, old) | self._named_by.get(key, set()) | {key}
+        return woken | self.leases.keys_of([key])
 
     def put_trust_domain(self, body: Mapping[str, Any]) -> set[Key]:
         """Take in a TrustDomain as the API has it."""
@@ -175,6 +180,8 @@ class Inventory:
 
         Resource versions of one resource may be compared since Kubernetes 1.35 (KEP-5504).
         """
+        if self.leases.concerns(view):
+            return self.leases.put(view)
         location = (view.namespace, view.name)
         old = self.secrets.get(location)
         if old is None and self.copies.concerns(StoreKind.SECRET, view):
@@ -192,6 +199,9 @@ class Inventory:
 
     def drop_secret(self, namespace: str, name: str, uid: str | None = None) -> set[Key]:
         """Forget a Secret that is gone, or that lost our label; one re-created meanwhile (another uid) stays."""
+        if self.leases.has(namespace, name):
+            self._gone |= {uid} if uid else set()
+            return self.leases.drop(name, uid)
         location = (namespace, name)
         old = self.secrets.get(location)
         if old is None:
@@ -254,6 +264,8 @@ class Inventory:
             at for at, v in self.secrets.items() if at not in locations and v.resource_version <= as_of("secrets")
         ]:
             woken |= self.drop_secret(*location)
+        for record in self.leases.missing_from(locations, as_of("secrets")):
+            woken |= self.leases.drop(record)
         return woken | self._resync_copies(config_maps, locations, as_of)
 
     def _resync_connections(self, bodies: Iterable[Mapping[str, Any]], as_of: Callable[[str], int]) -> set[Key]:
@@ -405,7 +417,9 @@ class Inventory:
 
     def concerned(self, view: SecretView) -> set[Key]:
         """Return the owner, and for shared keys those who deliver them or wait for their delivery."""
-        return {*self._owners_of(view)} | self.sharing(view)
+        owners = self._owners_of(view)
+        leased = ownership.VAULT_LEASE_ANNOTATION in view.annotations
+        return {*owners} | self.sharing(view) | (self.leases.keys_of(owners) if leased else set())
 
     def sharing(self, view: SecretView) -> set[Key]:
         """Return who delivers the keys in a Secret or waits for their delivery; an identity may verify its own."""

@@ -23,6 +23,8 @@ VAULT_REQUEST_ANNOTATION: Final = "serviceidentity.dev/vault-request"
 VAULT_VERSION_ANNOTATION: Final = "serviceidentity.dev/vault-version"
 VAULT_MADE_ANNOTATION: Final = "serviceidentity.dev/vault-made"
 VAULT_LEASE_ANNOTATION: Final = "serviceidentity.dev/vault-lease"
+VAULT_REPLACED_ANNOTATION: Final = "serviceidentity.dev/vault-replaced-leases"
+VAULT_RECORD_ANNOTATION: Final = "serviceidentity.dev/vault-lease-record"
 VAULT_LEASE_LABEL: Final = "serviceidentity.dev/vault-lease"
 
 _NAME_LABELS: Final = {Kind.SERVICE_IDENTITY: IDENTITY_LABEL, Kind.TRUST_DOMAIN: TRUST_DOMAIN_LABEL}

@@ -118,7 +118,8 @@ def of_identity(
     if problems:
         ready = ("Ready", False, *problems[0])
     elif seen.identity.suspend:
-        ready = ("Ready", True, Reason.SUSPENDED.value, "suspended: nothing is issued or renewed")
+        kept = "; leases of Vault are renewed" if any("lease" in item for item in status.get("vault", ())) else ""
+        ready = ("Ready", True, Reason.SUSPENDED.value, f"suspended: nothing is issued or renewed{kept}")
     else:
         ready = ("Ready", True, Reason.READY.value, "; ".join(summaries))
     if rollout is not None:
@@ -147,8 +148,8 @@ def _defect(seen: Observed, credential: Credential, summary: str, now: datetime)
     if seen.identity.suspend and name in seen.drifted:
         return Held(Reason.DRIFTED, f"Secret {name} was {seen.drifted[name]}, and the identity is suspended")
     due = credential.decide(seen, now) if seen.identity.suspend else None
-    if isinstance(due, Due) and due.reason is Reason.REVOKED:
-        return Held(Reason.REVOKED, f"{due.message}, and the identity is suspended")
+    if isinstance(due, Due) and due.reason in (Reason.REVOKED, Reason.LEASE_LOST):
+        return Held(due.reason, f"{due.message}, and the identity is suspended")
     return None
 
 

@@ -109,6 +109,7 @@ class World:
         encryption: EncryptionSettings | None = None,
         vault: VaultServers | None = None,
         default_connection: ConnectionSpec | None = None,
+        **more: Any,
     ) -> None:
         self.api = api or FakeApi()
         self.maps = config_maps or FakeConfigMaps()
@@ -129,6 +130,7 @@ class World:
             encryption=encryption,
             vault=vault,
             default_connection=default_connection,
+            **more,
         )
         inventory = self.engine.inventory
         for key, body in self.api.objects.items():

@@ -47,8 +47,8 @@ class HvacClient:
                 raise meaning from error
             raise
 
-    async def lease_token(self, ttl: timedelta, name: str) -> LeaseToken:
-        return await self._leases.token(ttl, name)
+    async def lease_token(self, ttl: timedelta, name: str, *, own_login: bool = False) -> LeaseToken:
+        return await self._leases.token(ttl, name, own_login=own_login)
 
     async def issue(self, path: str, method: str, parameters: Mapping[str, str], token: LeaseToken) -> Leased:
         return await self._leases.issue(path, method, parameters, token)

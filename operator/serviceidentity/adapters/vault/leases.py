@@ -40,11 +40,13 @@ class VaultLeases:
         self._session = session
         self._connection = connection
 
-    async def token(self, ttl: timedelta, name: str) -> LeaseToken:
+    async def token(self, ttl: timedelta, name: str, *, own_login: bool = False) -> LeaseToken:
         """Make a token for one lease, as the port says."""
+        if own_login and self._session.method.given:
+            raise RejectedError("a token that was given can't log in once more")
         login = await self._session.token()
         # A child without parent has the policies of the token, and not those of its entity and groups.
-        if not login.of_entity and not self._session.needs_own_logins:
+        if not login.of_entity and not own_login:
             body = {
                 "ttl": _seconds(ttl),
                 "display_name": name,
@@ -71,9 +73,6 @@ class VaultLeases:
         try:
             answer = await self._connection.send(method.lower(), where, body, token.token)
         except ForbiddenError:
-            if not token.shared and not self._session.method.given:
-                # A policy with a template knows the login's entity, and not that of a token without parent.
-                self._session.needs_own_logins = True
             raise
         except RejectedError as error:
             if (meaning := explained(error)) is not None:

@@ -39,7 +39,6 @@ class Session:
         """Log in with `method` when that is needed; `changed` is called whenever there is another token, or none."""
         self.method = method
         self.pinned = False
-        self.needs_own_logins = False
         self.last_used = 0.0
         self._connection = connection
         self._changed = changed

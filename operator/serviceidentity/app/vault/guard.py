@@ -38,8 +38,8 @@ class GuardedClient:
     async def read(self, path: str) -> Mapping[str, Any]:
         return await self._breaker.call(self._key, lambda: self._client.read(path))
 
-    async def lease_token(self, ttl: timedelta, name: str) -> LeaseToken:
-        return await self._breaker.call(self._key, lambda: self._client.lease_token(ttl, name))
+    async def lease_token(self, ttl: timedelta, name: str, *, own_login: bool = False) -> LeaseToken:
+        return await self._breaker.call(self._key, lambda: self._client.lease_token(ttl, name, own_login=own_login))
 
     async def issue(self, path: str, method: str, parameters: Mapping[str, str], token: LeaseToken) -> Leased:
         return await self._breaker.call(self._key, lambda: self._client.issue(path, method, parameters, token))

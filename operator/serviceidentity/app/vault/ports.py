@@ -121,11 +121,12 @@ class VaultClient(Protocol):
         """Read a path without lease; return the data."""
         ...
 
-    async def lease_token(self, ttl: timedelta, name: str) -> LeaseToken:
+    async def lease_token(self, ttl: timedelta, name: str, *, own_login: bool = False) -> LeaseToken:
         """Make a token for one lease, alive for `ttl` if the server grants that; `name` is shown in Vault's audit log.
 
         It does not end with the login. Without the right to `auth/token/create-orphan` it is a login of its own, and
-        where there is no way to log in once more it is the login itself, `shared`.
+        where there is no way to log in once more it is the login itself, `shared`. With `own_login` it is a login of
+        its own from the first; RejectedError where there is no way to log in once more.
         """
         ...
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from serviceidentity.app.ports import Clock
 from serviceidentity.app.vault.connections import Connections
-from serviceidentity.app.vault.leases import Leases
+from serviceidentity.app.vault.leases import LeaseNotRecordedError, Leases
 from serviceidentity.app.vault.maker import make
 from serviceidentity.app.vault.ports import VaultClient
 from serviceidentity.app.vault.reader import Reader
@@ -52,7 +52,10 @@ class VaultSources:
         self._reader.forget(identity.key, but={secret.name for secret in identity.vault.secrets if _is_read(secret)})
         client = await self._connections.client(identity)
         if isinstance(client, Held):
-            return {secret.name: client for secret in identity.vault.secrets}
+            return {
+                secret.name: self._unattended(identity, secret, contents.get(secret.secret_name), client)
+                for secret in identity.vault.secrets
+            }
         return {
             secret.name: await self._look(identity, secret, client, contents.get(secret.secret_name))
             for secret in identity.vault.secrets
@@ -70,6 +73,8 @@ class VaultSources:
             if isinstance(order.secret.source, LeaseSource):
                 return await self._leases.issue(identity, order.secret, client)
             return await make(client, order, self._clock)
+        except LeaseNotRecordedError as error:
+            raise error.cause from None  # it is the API server that refused, or is away
         except RetryableError as error:
             raise VaultAwayError(str(error), self._clock() + _AGAIN) from None
         except PortError as error:
@@ -83,7 +88,8 @@ class VaultSources:
     async def abandoned(self, identity: Identity, answer: Answer) -> None:
         """Take note that the answer could not be stored: what it holds is given back."""
         if answer.lease is not None:
-            await self._leases.abandoned(identity, answer)
+            client = await self._connections.client(identity)
+            await self._leases.abandoned(identity, answer, None if isinstance(client, Held) else client)
 
     def forget(self, key: Key) -> None:
         """Forget what was read for an identity that is gone, or that can't be understood."""
@@ -95,6 +101,13 @@ class VaultSources:
             return None
         looks = [self._reader.next_read(identity, secret) for secret in identity.vault.secrets]
         return earliest(*looks, self._leases.next_look(identity))
+
+    def _unattended(
+        self, identity: Identity, secret: VaultSecretSpec, view: SecretView | None, held: Held
+    ) -> VaultView:
+        """What is known of a secret while nobody may be asked about it: of a lease, how it was last."""
+        is_leased = isinstance(secret.source, LeaseSource)
+        return self._leases.unattended(identity, secret, view, held) if is_leased else held
 
     async def _look(
         self, identity: Identity, secret: VaultSecretSpec, client: VaultClient, view: SecretView | None

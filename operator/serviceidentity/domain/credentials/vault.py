@@ -7,7 +7,7 @@ each; what they share is here.
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from serviceidentity.domain import ownership
@@ -15,6 +15,7 @@ from serviceidentity.domain.credentials import vault_leased, vault_pki, vault_re
 from serviceidentity.domain.credentials.base import Due, Made, Observed, Reason
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, SecretTemplate
+from serviceidentity.domain.vault.records import replaced_annotation
 from serviceidentity.domain.vault.spec import (
     KvSource,
     LeaseSource,
@@ -23,7 +24,7 @@ from serviceidentity.domain.vault.spec import (
     VaultSecretSpec,
     VaultSpec,
 )
-from serviceidentity.domain.vault.views import VaultOrder
+from serviceidentity.domain.vault.views import Answer, Lease, VaultOrder
 
 
 class Way(Protocol):
@@ -121,6 +122,7 @@ class VaultSecret:
         records = ownership.rotation_record(seen.identity.meta) | {
             ownership.VAULT_REQUEST_ANNOTATION: request_id(_vault(seen), self.secret)
         }
+        records |= self._replaced(seen, made, now)
         return SecretContent(content.type, content.data, dict(content.annotations) | records)
 
     def consumed(self, content: SecretContent | SecretView) -> object:
@@ -146,6 +148,18 @@ class VaultSecret:
 
     def summary(self, seen: Observed, now: datetime) -> str:
         return self._way.summary(self.secret, seen, seen.contents[self.secret.secret_name])
+
+    def _replaced(self, seen: Observed, made: Made | None, now: datetime) -> dict[str, str]:
+        """Return the record of the leases that live on for a while though others took their place, also a KV secret."""
+        views = [
+            view
+            for name, view in seen.contents.items()
+            if name == self.secret.secret_name or view.labels.get(ownership.CREDENTIAL_LABEL) == self.name
+        ]
+        lease = seen.vault.get(self.secret.name)
+        is_lost = isinstance(lease, Lease) and (lease.lost is not None or lease.ends <= now)
+        successor = made.record if isinstance(made, Answer) else ""
+        return replaced_annotation(views, now, timedelta(0) if is_lost else self.secret.overlap, successor)
 
     def _anew(self, seen: Observed, due: Due) -> Due | Held:
         return self._way.first(self.secret, seen) or due

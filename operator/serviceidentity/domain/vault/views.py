@@ -23,7 +23,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease as it was last granted. `first` is what was granted when it began; `lost` says why it is no more."""
+    """A lease as it was last granted: for `duration`, counted from `granted`, which is before Vault was asked.
+
+    `first` is what was granted when it began; `lost` says why it is no more, and `trouble` why it could not be looked
+    after when it was to be.
+    """
 
     lease_id: str
     issued: datetime
@@ -32,6 +36,7 @@ class Lease:
     first: timedelta
     renewable: bool
     lost: str | None = None
+    trouble: Held | None = None
 
     @property
     def ends(self) -> datetime:
