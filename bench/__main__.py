@@ -1,199 +1,28 @@
 """python -m bench --count 1000: this operator beside the bare floor, on one control plane, in one run.
 
 The floor is the least that any controller has to write for the same result: the Secrets and one status patch, over 32
-connections. Prints a table on stderr and JSON on stdout.
+connections; for secrets of Vault also one GET of each. Prints a table on stderr and JSON on stdout.
 """
 
 import argparse
 import asyncio
 import json
-import ssl
 import sys
-import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
-from bench.probe import ReadyWatch, percentile, usage
-from serviceidentity.adapters.kube.client import MERGE_PATCH, KubeClient
+from bench.run import API, Json, Run
+from bench.vault import KV, measure_vault
+from serviceidentity.adapters.kube.client import KubeClient
 from tests.controlplane import ControlPlane, start_control_plane
 from tests.controlplane.operator import OperatorProcess, install
 
-API: Final = "serviceidentity.dev/v1alpha1"
-CONNECTIONS: Final = 32
-OURS: Final = frozenset({"secrets", "serviceidentities", "trustdomains", "events"})
-KINDS: Final[dict[str, dict[str, Any]]] = {
+KINDS: Final[dict[str, Json]] = {
     "certificate": {"certificate": {}},
     "certificate+hmac": {"certificate": {}, "hmac": {}},
 }
 
-Json = dict[str, Any]
 
-
-async def each(items: Iterable[int], work: Callable[[int], Awaitable[Any]], connections: int = CONNECTIONS) -> None:
-    """Do `work` for each item, so many at a time."""
-    waiting = iter(items)
-
-    async def worker() -> None:
-        for item in waiting:
-            await work(item)
-
-    await asyncio.gather(*(worker() for _ in range(connections)))
-
-
-class Run:
-    """One control plane with a namespace for each measurement."""
-
-    def __init__(self, plane: ControlPlane, client: KubeClient, count: int) -> None:
-        self.plane, self.client, self.count = plane, client, count
-
-    def path(self, namespace: str) -> str:
-        return f"/apis/{API}/namespaces/{namespace}/serviceidentities"
-
-    def watch(self, namespace: str) -> ReadyWatch:
-        headers = {"Authorization": f"Bearer {self.plane.admin_token}", "Accept": "application/json"}
-        tls = ssl.create_default_context(cafile=str(self.plane.ca_file))
-        return ReadyWatch(self.plane.url + self.path(namespace), headers, tls)
-
-    async def namespace(self, name: str) -> None:
-        await self.client.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-
-    async def create(self, namespace: str, number: int, spec: Json) -> None:
-        body = {"apiVersion": API, "kind": "ServiceIdentity", "metadata": {"name": f"id-{number}"}, "spec": spec}
-        await self.client.request("POST", self.path(namespace), body)
-
-    def writes(self) -> Counter[tuple[str, str, str]]:
-        return Counter({key: n for key, n in self.plane.api_writes().items() if key[1] in OURS})
-
-    async def floor(self, name: str, spec: Json, template: Json) -> Json:
-        """Write what the operator would write, with nothing else to do; and how long it takes to create the objects."""
-        await self.namespace(name)
-        started = time.perf_counter()
-        await each(range(self.count), lambda number: self.create(name, number, spec))
-        creating = time.perf_counter() - started
-        latencies: list[float] = []
-
-        async def bare(number: int) -> None:
-            started = time.perf_counter()
-            for index, secret in enumerate(template["secrets"]):
-                body = {
-                    "metadata": {"name": f"bare-{number}-{index}", "labels": secret["metadata"]["labels"]},
-                    "type": secret["type"],
-                    "data": secret["data"],
-                }
-                await self.client.request("POST", f"/api/v1/namespaces/{name}/secrets", body)
-            patch = {"status": template["status"]}
-            await self.client.request("PATCH", f"{self.path(name)}/id-{number}/status", patch, MERGE_PATCH)
-            latencies.append(time.perf_counter() - started)
-
-        await asyncio.sleep(1)
-        started = time.perf_counter()
-        await each(range(self.count), bare)
-        seconds = time.perf_counter() - started
-        latencies.clear()
-        await self.client.request("DELETE", f"/api/v1/namespaces/{name}/secrets")
-        await asyncio.sleep(1)
-        await each(range(min(self.count, 100)), bare, connections=1)
-        await self.forget(name)
-        return {
-            "seconds": round(seconds, 2),
-            "seconds_creating": round(creating, 2),
-            "writes_each": len(template["secrets"]) + 1,
-            "one_p50_ms": round(percentile(latencies, 0.5) * 1000, 1),
-            "one_p99_ms": round(percentile(latencies, 0.99) * 1000, 1),
-        }
-
-    async def bulk(self, name: str, spec: Json, operator: OperatorProcess, *, cold: bool) -> Json:
-        """All at once: for a running operator, or (cold) for one that is started over objects that wait for it."""
-        await self.namespace(name)
-        names = [f"id-{number}" for number in range(self.count)]
-        if cold:
-            await each(range(self.count), lambda number: self.create(name, number, spec))
-            await asyncio.sleep(2)
-        before_writes = self.writes()
-        async with self.watch(name).running() as watch:
-            if cold:
-                started = time.perf_counter()
-                operator.start(wait=False)
-                before = 0.0
-            else:
-                before = usage(operator.pid).cpu
-                started = time.perf_counter()
-                await each(range(self.count), lambda number: self.create(name, number, spec))
-            created = time.perf_counter()
-            await watch.wait_for(names, 300)
-            until_ready = usage(operator.pid).cpu - before
-        finished = max(watch.ready.values())
-        await asyncio.sleep(3)
-        used = usage(operator.pid)
-        writes = self.writes() - before_writes
-        del writes["POST", "serviceidentities", ""]
-        events = sum(number for key, number in writes.items() if key[1] == "events")
-        return {
-            "seconds": round(finished - started, 2),
-            "seconds_creating": 0.0 if cold else round(created - started, 2),
-            "cpu_seconds_until_ready": round(until_ready, 2),
-            "cpu_seconds": round(used.cpu - before, 2),
-            "peak_mib": round(used.peak),
-            "writes_each": round((sum(writes.values()) - events) / self.count, 3),
-            "events_each": round(events / self.count, 3),
-            "writes": {" ".join(part for part in key if part): number for key, number in sorted(writes.items())},
-        }
-
-    async def one_by_one(self, name: str, spec: Json) -> Json:
-        """One object from create to Ready, a hundred times."""
-        await self.namespace(name)
-        latencies: list[float] = []
-        async with self.watch(name).running() as watch:
-            for number in range(min(self.count, 100)):
-                started = time.perf_counter()
-                await self.create(name, number, spec)
-                await watch.wait_for([f"id-{number}"], 30)
-                latencies.append(watch.ready[f"id-{number}"] - started)
-        await self.forget(name)
-        return {
-            "one_p50_ms": round(percentile(latencies, 0.5) * 1000, 1),
-            "one_p99_ms": round(percentile(latencies, 0.99) * 1000, 1),
-        }
-
-    async def restart(self, operator: OperatorProcess) -> Json:
-        """Restart over everything that is Ready: what is written, and what an idle minute costs."""
-        operator.stop()
-        before = self.writes()
-        operator.start()
-        await asyncio.sleep(5)
-        settled = usage(operator.pid)
-        await asyncio.sleep(10)
-        idle = usage(operator.pid)
-        return {
-            "writes": sum((self.writes() - before).values()),
-            "cpu_seconds_to_settle": round(settled.cpu, 2),
-            "idle_cpu_percent": round((idle.cpu - settled.cpu) * 10, 2),
-            "peak_mib": round(idle.peak),
-        }
-
-    async def forget(self, namespace: str) -> None:
-        """Delete a namespace and wait until it is gone, so that its clean-up is not measured with what follows."""
-        await self.client.request("DELETE", f"/api/v1/namespaces/{namespace}")
-        while True:
-            items, _ = await self.client.list_all("/api/v1/namespaces")
-            if namespace not in [item["metadata"]["name"] for item in items]:
-                return
-            await asyncio.sleep(0.5)
-
-    async def template(self, operator: OperatorProcess, spec: Json) -> Json:
-        """One finished identity: what the floor has to write."""
-        await self.namespace("template")
-        async with self.watch("template").running() as watch:
-            await self.create("template", 0, spec)
-            await watch.wait_for(["id-0"], 60)
-        secrets, _ = await self.client.list_all("/api/v1/namespaces/template/secrets")
-        body = await self.client.request("GET", f"{self.path('template')}/id-0")
-        await self.forget("template")
-        return {"secrets": secrets, "status": body["status"]}
-
-
-async def measure(plane: ControlPlane, count: int) -> Json:
+async def measure(plane: ControlPlane, count: int, kinds: list[str]) -> Json:
     """Run everything and return the figures."""
     install(plane)
     domain = {"apiVersion": API, "kind": "TrustDomain", "metadata": {"name": "default"}}
@@ -202,27 +31,38 @@ async def measure(plane: ControlPlane, count: int) -> Json:
     await client.request("POST", f"/apis/{API}/trustdomains", domain | {"spec": {"trustDomain": "bench.example"}})
     results: Json = {"count": count, "kinds": {}}
     operator = OperatorProcess(plane)
-    for kind, spec in KINDS.items():
-        label = kind.replace("+", "-")
-        tell(f"{kind}: the floor ...")
-        operator.start()
-        template = await run.template(operator, spec)
-        operator.stop()
-        floor = await run.floor(f"floor-{label}", spec, template)
-        tell(f"{kind}: all at once, operator started cold ...")
-        cold = await run.bulk(f"cold-{label}", spec, operator, cold=True)
-        tell(f"{kind}: restart ...")
-        restart = await run.restart(operator)
-        await run.forget(f"cold-{label}")
-        tell(f"{kind}: all at once, operator running ...")
-        warm = await run.bulk(f"warm-{label}", spec, operator, cold=False)
-        await run.forget(f"warm-{label}")
-        tell(f"{kind}: one by one ...")
-        one = await run.one_by_one(f"one-{label}", spec)
-        operator.stop()
-        results["kinds"][kind] = {"floor": floor, "cold": cold, "warm": warm | one, "restart": restart}
+    for kind in kinds:
+        results["kinds"][kind] = await (
+            measure_vault(run, operator, tell) if kind == KV else measure_kind(run, operator, kind)
+        )
     await client.close()
     return results
+
+
+async def measure_kind(run: Run, operator: OperatorProcess, kind: str) -> Json:
+    """Everything about one kind of identity that needs nothing but the cluster."""
+    label = kind.replace("+", "-")
+
+    def spec(_: int) -> Json:
+        return KINDS[kind]
+
+    tell(f"{kind}: the floor ...")
+    operator.start()
+    template = await run.template(operator, spec)
+    operator.stop()
+    floor = await run.floor(f"floor-{label}", spec, template)
+    tell(f"{kind}: all at once, operator started cold ...")
+    cold = await run.bulk(f"cold-{label}", spec, operator, cold=True)
+    tell(f"{kind}: restart ...")
+    restart = await run.restart(operator)
+    await run.forget(f"cold-{label}")
+    tell(f"{kind}: all at once, operator running ...")
+    warm = await run.bulk(f"warm-{label}", spec, operator, cold=False)
+    await run.forget(f"warm-{label}")
+    tell(f"{kind}: one by one ...")
+    one = await run.one_by_one(f"one-{label}", spec)
+    operator.stop()
+    return {"floor": floor, "cold": cold, "warm": warm | one, "restart": restart}
 
 
 def tell(text: str) -> None:
@@ -238,6 +78,7 @@ def table(results: Json) -> str:
         "x floor",
         "x with creates",
         "writes each",
+        "Vault each",
         "CPU s until ready",
         "CPU s",
         "peak MiB",
@@ -257,6 +98,7 @@ def table(results: Json) -> str:
                     f"{found['seconds'] / floor['seconds']:.2f}",
                     f"{found['seconds'] / with_creates:.2f}" if name == "warm" else "",
                     f"{found['writes_each']:g}",
+                    f"{found.get('vault_requests_each', '')}",
                     f"{found.get('cpu_seconds_until_ready', '')}",
                     f"{found.get('cpu_seconds', '')}",
                     f"{found.get('peak_mib', '')}",
@@ -265,10 +107,9 @@ def table(results: Json) -> str:
                 )
             )
         restart = figures["restart"]
-        settle = f"{restart['cpu_seconds_to_settle']}"
-        rows.append(
-            (f"{kind}, restart", "", "", "", f"{restart['writes']}", "", settle, f"{restart['peak_mib']}", "", "")
-        )
+        settle, writes = f"{restart['cpu_seconds_to_settle']}", f"{restart['writes']}"
+        asked = f"{restart.get('vault_requests_each', '')}"
+        rows.append((f"{kind}, restart", "", "", "", writes, asked, "", settle, f"{restart['peak_mib']}", "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
@@ -277,9 +118,12 @@ def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--count", type=int, default=1000, help="how many identities")
+    known = [*KINDS, KV]
+    parser.add_argument("--kind", choices=known, action="append", help="only this one; may be given again")
     given = parser.parse_args()
-    with start_control_plane() as plane:
-        results = asyncio.run(measure(plane, given.count))
+    kinds = given.kind or known
+    with start_control_plane(openbao=KV in kinds) as plane:
+        results = asyncio.run(measure(plane, given.count, kinds))
     tell(table(results))
     print(json.dumps(results, indent=2))
     return 0

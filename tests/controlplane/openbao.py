@@ -4,6 +4,7 @@ Unlike development mode it stores what it holds, so a test may stop it, start it
 """
 
 import json
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -19,6 +20,8 @@ ROOT_TOKEN: Final = "root"
 # sys/health answers with a code for each state
 ACTIVE, UNINITIALISED, SEALED, UNREACHABLE = 200, 501, 503, 0
 
+_SERVED: Final = re.compile(r"^\w+_core_handle_(?:login_)?request_count(?:{.*})? (\S+)$", re.MULTILINE)
+
 _CONFIGURATION: Final = """
 storage "raft" {{
   path = "{directory}/openbao"
@@ -29,6 +32,10 @@ listener "tcp" {{
   address = "127.0.0.1:{port}"
   cluster_address = "127.0.0.1:{cluster_port}"
   {tls}
+}}
+telemetry {{
+  prometheus_retention_time = "24h"
+  disable_hostname = true
 }}
 api_addr = "{address}"
 cluster_addr = "http://127.0.0.1:{cluster_port}"
@@ -110,6 +117,14 @@ class OpenBao:
             return error.code
         except OSError:
             return UNREACHABLE
+
+    def served(self) -> int:
+        """Return how many requests it has handled since it started, logins too; not those for its health."""
+        request = urllib.request.Request(
+            f"{self.address}/v1/sys/metrics?format=prometheus", headers={"X-Vault-Token": self.root_token}
+        )
+        with urllib.request.urlopen(request, timeout=10, context=self._trust) as answer:
+            return sum(int(float(number)) for number in _SERVED.findall(answer.read().decode()))
 
     def _initialise(self) -> None:
         made = self.request("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1}, token="")
