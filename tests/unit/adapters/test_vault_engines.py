@@ -82,6 +82,24 @@ class TestKv:
             assert run(kv.read(server.request, "secret", "app", None)).version == 4
         assert server.asked.count(MOUNTS + "secret") == 1
 
+    def test_those_who_want_to_know_at_the_same_time_ask_once(self):
+        class Slow(Answers):
+            async def request(self, method: str, path: str, body: Json | None = None) -> Json:
+                found = super().request(method, path, body)
+                await asyncio.sleep(0)
+                return await found
+
+        async def eight(server: Answers) -> list[Any]:
+            kv = KvEngines()
+            reads = (kv.read(server.request, "secret", "app", None) for _ in range(8))
+            return await asyncio.gather(*reads, return_exceptions=True)
+
+        server = Slow({MOUNTS + "secret": engine("2"), "secret/data/app": kv_2("a")})
+        assert [one.version for one in run(eight(server))] == [4] * 8
+        assert server.asked.count(MOUNTS + "secret") == 1
+        away = Slow({MOUNTS + "secret": RetryableError("away")})
+        assert {type(one) for one in run(eight(away))} == {RetryableError}, "nobody waits for ever"
+
     @pytest.mark.parametrize("told", [ForbiddenError("no"), MissingError("no")])
     def test_where_it_is_not_told_both_are_tried(self, told: PortError):
         server = Answers({MOUNTS + "secret": told, "secret/data/app": kv_2("a")})

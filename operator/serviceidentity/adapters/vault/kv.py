@@ -1,5 +1,6 @@
 """KV engines of either version. Which one it is, the server is asked once for each mount."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class KvEngines:
 
     def __init__(self) -> None:
         self._layouts: dict[str, Layout] = {}
+        self._asked: dict[str, asyncio.Event] = {}
 
     async def read(self, request: Request, mount: str, path: str, version: int | None) -> KvSecret:
         """Read a secret, as the port says, with the `request` of a login."""
@@ -52,10 +54,23 @@ class KvEngines:
                     raise
                 logger.info("a KV engine has another version than before: %s", type(error).__name__)
                 return await _read(request, found, path, version)
-        found = await self._detected(request, mount)
+        found = await self._found_out(request, mount)
         if found is not None:
             return await _read(request, found, path, version)
         return await self._tried(request, mount, path, version)
+
+    async def _found_out(self, request: Request, mount: str) -> Layout | None:
+        """Ask about an engine that is not known yet, once for all who want to know at the same time."""
+        asked = self._asked.get(mount)
+        if asked is not None:
+            await asked.wait()
+            return self._layouts.get(mount) or await self._detected(request, mount)
+        asked = self._asked[mount] = asyncio.Event()
+        try:
+            return await self._detected(request, mount)
+        finally:
+            del self._asked[mount]
+            asked.set()
 
     async def _detected(self, request: Request, mount: str) -> Layout | None:
         """Ask the server which engine it is; None when it does not tell. Whoever may read a secret may ask."""

@@ -1,6 +1,7 @@
 """The secrets of Vault of one identity: what is known of them, and having made what is to be made."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from serviceidentity.app.ports import Clock
@@ -56,10 +57,11 @@ class VaultSources:
                 secret.name: self._unattended(identity, secret, contents.get(secret.secret_name), client)
                 for secret in identity.vault.secrets
             }
-        return {
-            secret.name: await self._look(identity, secret, client, contents.get(secret.secret_name))
-            for secret in identity.vault.secrets
-        }
+        looks = (
+            self._look(identity, secret, client, contents.get(secret.secret_name)) for secret in identity.vault.secrets
+        )
+        names = (secret.name for secret in identity.vault.secrets)
+        return dict(zip(names, await _all(looks), strict=True))
 
     async def deliver(self, identity: Identity, order: VaultOrder) -> Answer:
         """Have made what is ordered. Raises VaultRefusedError and VaultAwayError.
@@ -125,6 +127,14 @@ class VaultSources:
         except PortError as error:
             return Held(REFUSED, f"{secret.source}: {error}", retry=self._clock() + _AGAIN)
         return Open()
+
+
+async def _all(looks: Iterable[Awaitable[VaultView]]) -> list[VaultView]:
+    """Look side by side; the first error is raised when all have come to their end."""
+    found = await asyncio.gather(*looks, return_exceptions=True)
+    if (error := next((one for one in found if isinstance(one, BaseException)), None)) is not None:
+        raise error
+    return [one for one in found if not isinstance(one, BaseException)]
 
 
 def _is_read(secret: VaultSecretSpec) -> bool:
