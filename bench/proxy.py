@@ -25,12 +25,22 @@ class CountingProxy:
     @contextlib.asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator["CountingProxy"]:
         """Listen until the block is left."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        serving: set[asyncio.Task[None]] = set()
+
+        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._serve(reader, writer))
+            serving.add(task)
+            task.add_done_callback(serving.discard)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", port)
         self.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield self
         finally:
             server.close()
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
 
     def begin(self) -> None:
         """Count from now on."""

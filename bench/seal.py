@@ -83,7 +83,9 @@ async def away(
     told, meanwhile, probes = await ready(run), proxy.requests, proxy.probes
     writes_away = run.writes() - settled
     before, cpu = run.writes(), usage(operator.pid).cpu - used.cpu
+    returning = time.monotonic()
     await asyncio.to_thread(back)
+    returning = time.monotonic() - returning
     proxy.begin()
     recovered = await until(run, lambda found: found["Ready"] == run.count, 60)
     most = proxy.most_in_flight
@@ -98,6 +100,7 @@ async def away(
         "status_writes_each": round(_statuses(writes_away) / run.count, 3),
         "cpu_seconds_away": round(cpu, 2),
         "other_identities_meanwhile": others_found,
+        "seconds_until_it_serves": round(returning, 2),
         "seconds_until_all_ready": round(recovered, 2),
         "most_in_flight_after": most,
         "busiest_second_after": busiest,

@@ -192,6 +192,24 @@ async def test_who_waits_for_a_place_too_long_goes_on_with_other_work_and_is_cal
 
 
 @virtual
+async def test_a_server_that_hangs_keeps_nobody_waiting_twice_and_is_found_out_before_a_request_fails():
+    world = World(in_flight=2)
+    world.server.takes = 100
+    for number in range(3):
+        world.start(key(number))
+    await asyncio.sleep(module.WAIT_FOR_PLACE + 0.01)
+    assert world.errors == ["BusyError"]
+    assert len(world.server.probes) == 1
+    begun = asyncio.get_running_loop().time()
+    assert await world.ask(key(3)) == "BusyError"
+    assert asyncio.get_running_loop().time() == begun
+    world.server.health_now = SEALED
+    await world.breaker.look()
+    assert await world.ask(key(4)) == "AwayError"
+    await world.breaker.close()
+
+
+@virtual
 async def test_who_waits_for_a_place_when_the_server_goes_away_does_not_ask_any_more():
     world = World(in_flight=1)
     world.server.health_now = SEALED

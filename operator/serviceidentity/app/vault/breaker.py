@@ -68,6 +68,8 @@ class Breaker:
         self._probing: asyncio.Task[float] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closed = False
+        self._answered = 0
+        self._is_stuck = False  # all places are taken, and nothing came back for as long as somebody waits for one
 
     @property
     def is_open(self) -> bool:
@@ -90,8 +92,14 @@ class Breaker:
         failed because the server is away.
         """
         self._check(key)
+        if self._is_stuck:
+            raise self._busy(key)  # waiting would only take a worker from those who need nothing of Vault
+        answered = self._answered
         if not await self._places.take(WAIT_FOR_PLACE):
             self._check(key)
+            if self._answered == answered and not self._is_stuck:
+                self._is_stuck = True
+                self._start("look", self._probe)  # it need not last until the first request has timed out
             raise self._busy(key)
         try:
             self._check(key)  # it may have gone away while this one was waiting
@@ -102,6 +110,8 @@ class Breaker:
                     raise self._away(key) from None
                 raise
         finally:
+            self._answered += 1
+            self._is_stuck = False
             self._places.give_back()
             self._call_back_soon()
 
@@ -215,13 +225,13 @@ class Breaker:
                 self._wake(keys)
             await self._places.given_back(TICK if room else None)
 
-    def _start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+    def _start(self, name: str, run: Callable[[], Awaitable[object]]) -> None:
         task = self._tasks.get(name)
         if not self._closed and (task is None or task.done()):
             self._tasks[name] = asyncio.create_task(_until_done(run), name=f"{name} of {self.name}")
 
 
-async def _until_done(run: Callable[[], Awaitable[None]]) -> None:
+async def _until_done(run: Callable[[], Awaitable[object]]) -> None:
     await run()
 
 
