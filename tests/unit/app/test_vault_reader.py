@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serviceidentity.adapters.jinja import JinjaTemplates
+from serviceidentity.app.vault.breaker import BusyError
 from serviceidentity.app.vault.ports import Login
 from serviceidentity.app.vault.reader import Reader
 from serviceidentity.domain import parse
@@ -239,3 +240,27 @@ def test_nobody_has_what_is_older_than_it_wants_and_nothing_is_kept_for_nobody(s
         assert {key.name for key in desk.reader._asks} == {f"i-{number}" for number in asking}
 
     asyncio.run(inside())
+
+
+@desk
+async def test_that_too_much_is_asked_at_once_is_nothing_to_tell_until_it_lasts(desk):
+    who = desk.identity(refresh="10s")
+    first = await desk.read(who)
+    desk.vault.fails = BusyError("too much is asked")
+    for _ in range(2):
+        desk.now += 10 * SECOND
+        assert await desk.read(who) == first
+        assert desk.next_read(who) == desk.now + 5 * SECOND
+    desk.now += 10 * SECOND
+    with pytest.raises(BusyError):
+        await desk.read(who)
+    with pytest.raises(BusyError):  # nothing is known of what was never read
+        await desk.read(desk.identity(1), Login("default", role="other"))
+
+
+@desk
+async def test_who_asks_for_a_rotation_is_told_that_it_can_not_be_had_now(desk):
+    await desk.read(desk.identity())
+    desk.vault.fails = BusyError("too much is asked")
+    with pytest.raises(BusyError):
+        await desk.read(desk.identity(annotations={"serviceidentity.dev/rotate": "1"}))

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from serviceidentity.app.ports import Clock
+from serviceidentity.app.vault.breaker import BusyError
 from serviceidentity.app.vault.ports import Login, VaultClient
 from serviceidentity.domain import ownership
 from serviceidentity.domain.model import Identity, Key
@@ -20,6 +21,7 @@ SHORTEST_WAIT: Final = timedelta(seconds=1)
 # After an error it is read again, later each time.
 RETRY_FIRST: Final = timedelta(seconds=5)
 RETRY_LIMIT: Final = timedelta(minutes=1)
+PUT_OFF: Final = 2  # times that a reading is kept because there is no place to ask: that is nothing to tell anybody
 # Vault rotates up to some seconds late; when its database is away, for as long as that is so.
 LATE_ROTATION: Final = 10
 LATE_LIMIT: Final = timedelta(seconds=30)
@@ -55,7 +57,7 @@ class Reader:
         least = entry.finished + (2 if forced and entry.lock.locked() else 1)
         async with entry.lock:
             if entry.finished < least and (forced or not entry.serves(ask.wait, self._clock())):
-                await self._fetch(entry, source, client)
+                await self._fetch(entry, source, client, forced=forced)
         ask.rotated = wanted
         if entry.error is not None:
             raise entry.error.with_traceback(None)
@@ -98,7 +100,9 @@ class Reader:
         if not ask.entry.askers:
             self._entries.pop(ask.place, None)
 
-    async def _fetch(self, entry: "Entry", source: KvSource | StaticRoleSource, client: VaultClient) -> None:
+    async def _fetch(
+        self, entry: "Entry", source: KvSource | StaticRoleSource, client: VaultClient, *, forced: bool
+    ) -> None:
         asked = self._clock()
         try:
             if isinstance(source, KvSource):
@@ -110,6 +114,9 @@ class Reader:
                 reading = Reading({name: value for name, value in values.items() if name != "ttl"})
                 entry.succeeded(reading, asked, _rotation(values, self._clock(), entry.late))
                 entry.late = entry.late + 1 if values.get("ttl") == 0 else 0
+        except BusyError as error:
+            if forced or not entry.put_off(asked):
+                entry.failed(error, asked)
         except PortError as error:
             entry.failed(error, asked)
 
@@ -141,6 +148,15 @@ class Entry:
         self.reading, self.error, self.failures = None, error, self.failures + 1
         self.asked, self.again = asked, asked + timedelta(seconds=max(1, int(pause.total_seconds() * spread)))
         self.finished += 1
+
+    def put_off(self, asked: datetime) -> bool:
+        """Keep what was read though it could not be asked for anew: too many ask. Say False when that lasts."""
+        if self.reading is None or self.failures >= PUT_OFF:
+            return False
+        self.failures += 1
+        self.asked, self.again = asked, asked + RETRY_FIRST
+        self.finished += 1
+        return True
 
     def serves(self, wait: timedelta, now: datetime) -> bool:
         """Say whether it is good enough still for somebody who wants it anew after `wait`."""
