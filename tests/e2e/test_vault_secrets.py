@@ -166,7 +166,6 @@ def away(space: Space, bao: OpenBao, operator: OperatorProcess) -> None:
     before = {name: secret["data"] for name, secret in space.secrets().items() if not name.endswith("reports")}
     bao.seal()
     eventually(lambda: why(space, "order-service", "reports") == "VaultUnavailable", 30)
-    settled(space.plane)
     operator.stop()
     counted = settled(space.plane)
     operator.start()
@@ -175,7 +174,7 @@ def away(space: Space, bao: OpenBao, operator: OperatorProcess) -> None:
     told = written.pop(("PATCH", "serviceidentities", "status"), 0)
     assert told <= 1
     assert not [key for key in written if key[1] != "events"]
-    space.kubectl("patch", "secret", "order-service-edge", '-p={"data":{"tls.key":null}}')
+    space.kubectl("patch", "secret", "order-service-edge", '-p={"data":{"tls.key":""}}')
     bao.unseal()
     space.ready("order-service", timeout=30)
     after = {name: secret["data"] for name, secret in space.secrets().items() if not name.endswith("reports")}
