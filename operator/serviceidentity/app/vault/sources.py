@@ -52,6 +52,7 @@ class VaultSources:
         self._reader.forget(identity.key, but={secret.name for secret in identity.vault.secrets if _is_read(secret)})
         client = await self._connections.client(identity)
         if isinstance(client, Held):
+            self._reader.forget(identity.key)  # nobody reads for it; it is woken when that changes
             return {
                 secret.name: self._unattended(identity, secret, contents.get(secret.secret_name), client)
                 for secret in identity.vault.secrets
