@@ -491,6 +491,48 @@ async def test_what_could_not_be_stored_is_revoked(world):
 
 
 @lease_test
+async def test_what_was_stored_though_the_answer_was_lost_is_not_revoked(world):
+    create = world.api.create
+
+    async def answer_lost(namespace, name, *rest):
+        view = await create(namespace, name, *rest)
+        if (namespace, name) == DB:
+            world.api.create = create
+            world.engine.wake(world.engine.inventory.put_secret(view))
+            raise RetryableError("no answer")
+        return view
+
+    world.api.create = answer_lost
+    key = world.apply(database())
+    await world.settle()
+    world.engine.wake([key])
+    await world.run_for(minutes=5)
+    assert world.ready(key) == ("True", "Ready")
+    named = json.loads(world.api.stored[DB].annotations[VAULT_LEASE_ANNOTATION])
+    assert [made.lease_id for made in world.vault.living()] == [named["id"]]
+    assert len(world.vault.made) == 1
+
+
+@lease_test
+async def test_what_was_not_stored_though_nobody_can_tell_is_revoked_in_the_end(world):
+    create = world.api.create
+
+    async def no_answer(namespace, name, *rest):
+        if (namespace, name) == DB:
+            world.api.create = create
+            raise RetryableError("no answer")
+        return await create(namespace, name, *rest)
+
+    world.api.create = no_answer
+    key = world.apply(database())
+    await world.settle()
+    world.engine.wake([key])
+    await world.run_for(minutes=5)
+    assert world.ready(key) == ("True", "Ready")
+    assert (len(world.vault.made), len(world.vault.living()), len(world.records)) == (2, 1, 1)
+
+
+@lease_test
 async def test_without_a_record_nothing_is_read(world):
     world.api.failures.append(RejectedError("quota"))
     key = world.apply(database())
