@@ -13,7 +13,7 @@ from serviceidentity.domain.model import vault_lease_key
 from serviceidentity.domain.ownership import VAULT_LEASE_ANNOTATION, VAULT_REPLACED_ANNOTATION
 from serviceidentity.domain.schedule import parse_time
 from serviceidentity.domain.vault import strays
-from serviceidentity.errors import ForbiddenError, RejectedError, RetryableError
+from serviceidentity.errors import ForbiddenError, RejectedError, RetryableError, UnansweredError
 from tests.unit.app.fake_leases import LeaseWorld, database
 from tests.unit.domain.builders import T0
 
@@ -480,6 +480,17 @@ async def test_what_was_not_issued_leaves_nothing_behind(world, refused):
     await world.settle()
     assert world.ready(key) == ("False", "IssueFailed")
     assert (world.records, world.vault.lease_tokens(), world.vault.living()) == ([], [], [])
+
+
+@lease_test
+async def test_a_token_is_not_revoked_while_a_read_may_be_under_way(world):
+    world.vault.refuse["issue"] = UnansweredError("not in time")
+    world.apply(database())
+    await world.settle()
+    assert len(world.vault.lease_tokens()) == len(world.records) == 1
+    del world.vault.refuse["issue"]
+    await world.run_for(minutes=5)
+    assert len(world.vault.lease_tokens()) == len(world.records) == len(world.vault.living()) == 1
 
 
 @lease_test
