@@ -25,6 +25,10 @@ class RetryableError(PortError):
     """It may work in a moment: time-out, connection lost, 429, 5xx."""
 
 
+class UnansweredError(RetryableError):
+    """Nobody waits for the answer any more, and the server may still be at it."""
+
+
 class RejectedError(PortError):
     """The server understood and refused (403, 422): trying again soon won't help."""
 

@@ -98,6 +98,15 @@ class TestKv:
         with pytest.raises(RejectedError, match="not a KV engine"):
             kv(bao, 'path "sys/*" { capabilities = ["read"] }', "sys", "app")
 
+    @pytest.mark.parametrize(
+        ("mount", "path"),
+        [("auth", "token/lookup-self"), ("auth/token", "lookup-self"), ("sys", "internal/ui/mounts")],
+    )
+    def test_nothing_but_secrets_of_a_kv_engine_is_read(self, bao: OpenBao, mount: str, path: str):
+        """A login that many share says who it is when it is asked: that would be its token, in somebody's Secret."""
+        with pytest.raises((RejectedError, MissingError)):
+            kv(bao, OLD, mount, path)
+
     def test_an_engine_that_becomes_one_of_version_2_is_noticed(self, bao: OpenBao):
         bao.request("POST", "sys/mounts/grows", {"type": "kv", "options": {"version": "1"}})
         bao.request("POST", "grows/app", {"value": "old"})

@@ -40,7 +40,14 @@ from serviceidentity.domain.status import Failure
 from serviceidentity.domain.vault.content import ContentError
 from serviceidentity.domain.vault.spec import PkiSource
 from serviceidentity.domain.vault.views import Answer, VaultOrder
-from serviceidentity.errors import ConflictError, InvalidSpecError, MissingError, RejectedError, ServiceIdentityError
+from serviceidentity.errors import (
+    ConflictError,
+    InvalidSpecError,
+    MissingError,
+    RejectedError,
+    RetryableError,
+    ServiceIdentityError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -314,9 +321,10 @@ class IdentityReconciler(Reconciler):
             content = await self._render(seen, action, made, now)
             same = _same_to_consumers(seen, action, content)
             await self._put(seen, action, ownership.with_content_id(content, secrets.token_hex(8), same))
-        except BaseException:
+        except BaseException as error:
             if isinstance(made, Answer):
-                await self._vault.abandoned(seen.identity, made)
+                doubtful = isinstance(error, RetryableError | asyncio.CancelledError)
+                await self._vault.abandoned(seen.identity, made, perhaps_stored=doubtful)
             raise
         if isinstance(made, Answer):
             await self._vault.stored(seen.identity, made)

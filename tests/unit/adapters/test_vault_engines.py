@@ -100,6 +100,20 @@ class TestKv:
         away = Slow({MOUNTS + "secret": RetryableError("away")})
         assert {type(one) for one in run(eight(away))} == {RetryableError}, "nobody waits for ever"
 
+    def test_what_has_a_lease_is_no_secret_of_a_kv_engine(self):
+        answer = {"data": {"username": "v-1"}, "lease_id": "team/db/creds/app/1", "lease_duration": 3600}
+        server = Answers({"team/db/creds/app": answer})
+        with pytest.raises(PortError):
+            run(KvEngines().read(server.request, "team", "db/creds/app", None))
+
+    @pytest.mark.parametrize(
+        ("mount", "path"), [("auth", "token/lookup-self"), ("team/auth", "token/lookup-self"), ("identity", "oidc/x")]
+    )
+    def test_what_the_server_says_of_itself_is_no_secret(self, mount: str, path: str):
+        server = Answers({f"{mount}/{path}": {"data": {"id": "the login's token"}}})
+        with pytest.raises(MissingError):
+            run(KvEngines().read(server.request, mount, path, None))
+
     @pytest.mark.parametrize("told", [ForbiddenError("no"), MissingError("no")])
     def test_where_it_is_not_told_both_are_tried(self, told: PortError):
         server = Answers({MOUNTS + "secret": told, "secret/data/app": kv_2("a")})

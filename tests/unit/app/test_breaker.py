@@ -367,6 +367,34 @@ async def live_through(steps) -> None:
 
 
 @virtual
+async def test_who_waits_for_the_health_of_what_is_closed_is_told_and_not_cancelled():
+    """A worker that was cancelled for a connection that somebody edits would be one worker less."""
+    world = World()
+    world.server.broken, world.server.probe_takes = {"a"}, 5
+    world.start(key(1))
+    look = asyncio.create_task(world.breaker.look())
+    await asyncio.sleep(1)
+    await world.breaker.close()
+    await asyncio.gather(*world.tasks, look, return_exceptions=True)
+    assert not any(task.cancelled() for task in (*world.tasks, look))
+    assert world.errors == ["RetryableError"]
+    assert world.breaker.in_flight == 0
+
+
+@virtual
+async def test_who_is_cancelled_while_it_waits_for_the_health_is():
+    world = World()
+    world.server.broken, world.server.probe_takes = {"a"}, 5
+    world.start(key(1))
+    await asyncio.sleep(1)
+    world.tasks[0].cancel()
+    await asyncio.wait(world.tasks)
+    assert world.tasks[0].cancelled()
+    assert world.breaker.in_flight == 0
+    await world.breaker.close()
+
+
+@virtual
 async def test_places_are_handed_on_in_order_and_never_lost():
     places = Places(1)
     assert await places.take(1)

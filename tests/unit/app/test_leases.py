@@ -13,7 +13,7 @@ from serviceidentity.domain.model import vault_lease_key
 from serviceidentity.domain.ownership import VAULT_LEASE_ANNOTATION, VAULT_REPLACED_ANNOTATION
 from serviceidentity.domain.schedule import parse_time
 from serviceidentity.domain.vault import strays
-from serviceidentity.errors import ForbiddenError, RejectedError, RetryableError
+from serviceidentity.errors import ForbiddenError, RejectedError, RetryableError, UnansweredError
 from tests.unit.app.fake_leases import LeaseWorld, database
 from tests.unit.domain.builders import T0
 
@@ -483,11 +483,64 @@ async def test_what_was_not_issued_leaves_nothing_behind(world, refused):
 
 
 @lease_test
+async def test_a_token_is_not_revoked_while_a_read_may_be_under_way(world):
+    world.vault.refuse["issue"] = UnansweredError("not in time")
+    world.apply(database())
+    await world.settle()
+    assert len(world.vault.lease_tokens()) == len(world.records) == 1
+    del world.vault.refuse["issue"]
+    await world.run_for(minutes=5)
+    assert len(world.vault.lease_tokens()) == len(world.records) == len(world.vault.living()) == 1
+
+
+@lease_test
 async def test_what_could_not_be_stored_is_revoked(world):
     key = world.apply(database(templates={"url": "{{ nothing }}"}))
     await world.settle()
     assert world.ready(key)[0] == "False"
     assert (world.records, world.vault.living()) == ([], [])
+
+
+@lease_test
+async def test_what_was_stored_though_the_answer_was_lost_is_not_revoked(world):
+    create = world.api.create
+
+    async def answer_lost(namespace, name, *rest):
+        view = await create(namespace, name, *rest)
+        if (namespace, name) == DB:
+            world.api.create = create
+            world.engine.wake(world.engine.inventory.put_secret(view))
+            raise RetryableError("no answer")
+        return view
+
+    world.api.create = answer_lost
+    key = world.apply(database())
+    await world.settle()
+    world.engine.wake([key])
+    await world.run_for(minutes=5)
+    assert world.ready(key) == ("True", "Ready")
+    named = json.loads(world.api.stored[DB].annotations[VAULT_LEASE_ANNOTATION])
+    assert [made.lease_id for made in world.vault.living()] == [named["id"]]
+    assert len(world.vault.made) == 1
+
+
+@lease_test
+async def test_what_was_not_stored_though_nobody_can_tell_is_revoked_in_the_end(world):
+    create = world.api.create
+
+    async def no_answer(namespace, name, *rest):
+        if (namespace, name) == DB:
+            world.api.create = create
+            raise RetryableError("no answer")
+        return await create(namespace, name, *rest)
+
+    world.api.create = no_answer
+    key = world.apply(database())
+    await world.settle()
+    world.engine.wake([key])
+    await world.run_for(minutes=5)
+    assert world.ready(key) == ("True", "Ready")
+    assert (len(world.vault.made), len(world.vault.living()), len(world.records)) == (2, 1, 1)
 
 
 @lease_test

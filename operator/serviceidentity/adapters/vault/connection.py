@@ -21,7 +21,14 @@ from hvac.adapters import JSONAdapter
 from serviceidentity.adapters.vault.settings import VaultSettings
 from serviceidentity.adapters.vault.tls import VerifyingAdapter
 from serviceidentity.domain.material import KeyMaterial
-from serviceidentity.errors import ForbiddenError, MissingError, PortError, RejectedError, RetryableError
+from serviceidentity.errors import (
+    ForbiddenError,
+    MissingError,
+    PortError,
+    RejectedError,
+    RetryableError,
+    UnansweredError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +110,7 @@ class VaultConnection:
             async with asyncio.timeout(self._timeouts.total):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except TimeoutError as error:
-            raise RetryableError("Vault does not answer in time") from error
+            raise UnansweredError("Vault does not answer in time") from error  # its thread goes on
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._closed or (task is not None and task.cancelling()):

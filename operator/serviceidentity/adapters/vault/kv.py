@@ -15,7 +15,10 @@ logger = logging.getLogger(__name__)
 Request = Callable[[str, str], Awaitable[Json]]
 
 # What `sys/internal/ui/mounts` calls an engine whose secrets are read as those of KV version 1.
-_PLAIN: Final = frozenset({"kv", "generic", "cubbyhole"})
+_PLAIN: Final = frozenset({"kv", "generic"})
+# What is read there is the server's own, such as the login's token in auth/token/lookup-self. In a Vault namespace its
+# path comes first.
+_SYSTEM: Final = frozenset({"sys", "auth", "identity", "cubbyhole"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class KvEngines:
         try:
             return await _read(request, Layout(mount, "", versioned=True), path, version)
         except (MissingError, RejectedError) as error:
-            if version is not None:
+            if version is not None or not _SYSTEM.isdisjoint(f"{mount}/{path}".split("/")):
                 raise
             try:
                 return await _read(request, Layout(mount, "", versioned=False), path, None)
@@ -105,9 +108,12 @@ async def _read(request: Request, layout: Layout, path: str, version: int | None
     if version is not None and not layout.versioned:
         raise RejectedError(f"{layout.mount} is a KV engine of version 1, which keeps no versions")
     try:
-        found = data_of(await request("get", layout.path(path, version)))
+        answer = await request("get", layout.path(path, version))
     except MissingError as error:
         raise MissingError(_why_missing(error)) from error
+    if answer.get("lease_id"):
+        raise RejectedError("it has a lease, which secrets of a KV engine have not: ask for it as lease or database")
+    found = data_of(answer)
     if not layout.versioned:
         return KvSecret(found)
     values, metadata = found.get("data"), found.get("metadata")

@@ -170,7 +170,9 @@ class Breaker:
         """Ask for the health, one for all who want to know at the same time; return when that was."""
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(self._ask_for_health(), name=f"health of {self.name}")
-        return await asyncio.shield(self._probing)
+        probing = self._probing
+        await asyncio.wait([probing])  # unlike awaiting it, this does not cancel who waits when it is cancelled
+        return _now() if probing.cancelled() else probing.result()
 
     async def _ask_for_health(self) -> float:
         begun = _now()

@@ -68,13 +68,12 @@ class LeaseKeeper:
         self._watches.pop(record, None)
 
     def next_look(self, record: str) -> datetime | None:
-        """When to look after a lease next."""
+        """When to look after a lease next: never in the past, also when nobody may ask or nothing may be issued."""
         watch = self._watches.get(record)
         if watch is None or watch.lease.lost is not None:
             return None
-        if watch.retry_at is not None:
-            return watch.retry_at
-        return earliest(watch.look_at, rules.deadline(watch.lease))
+        at, now = watch.retry_at or earliest(watch.look_at, rules.deadline(watch.lease)), self._clock()
+        return rules.retry_time(watch.lease, now) if at is None or at <= now else at
 
     async def begin(
         self, record: LeaseRecord, lease_id: str, grant: Grant, token: LeaseToken, asked: datetime, client: VaultClient

@@ -21,7 +21,7 @@ from serviceidentity.domain.vault.records import Bond, LeaseRecord, bond_of
 from serviceidentity.domain.vault.spec import LeaseSource, VaultSecretSpec
 from serviceidentity.domain.vault.strays import GRACE
 from serviceidentity.domain.vault.views import Answer, Lease, Open
-from serviceidentity.errors import ForbiddenError, PortError, RejectedError, ServiceIdentityError
+from serviceidentity.errors import ForbiddenError, PortError, RejectedError, ServiceIdentityError, UnansweredError
 
 logger = logging.getLogger(__name__)
 
@@ -117,10 +117,11 @@ class Leases:
             if token.shared:
                 await self._put_on_record(record)
             lease = await self.keeper.begin(record, leased.lease_id, leased.grant, token, asked, client)
-        except asyncio.CancelledError:
-            # A read may be under way, and what it brings would outlive a token that is revoked before: it is the next
-            # start that takes back what came of it.
+        except (asyncio.CancelledError, UnansweredError):
+            # A read may be under way, and what it brings would outlive a token that is revoked before: it is taken back
+            # after a while, or by the next start.
             self.in_flight.discard(record.name)
+            self._wake([vault_lease_key(record.name)])
             raise
         except BaseException:
             await self._give_back(record, token, client)

@@ -53,6 +53,7 @@ class VaultSources:
         self._reader.forget(identity.key, but={secret.name for secret in identity.vault.secrets if _is_read(secret)})
         client = await self._connections.client(identity)
         if isinstance(client, Held):
+            self._reader.forget(identity.key)  # nobody reads for it; it is woken when that changes
             return {
                 secret.name: self._unattended(identity, secret, contents.get(secret.secret_name), client)
                 for secret in identity.vault.secrets
@@ -87,11 +88,15 @@ class VaultSources:
         if answer.lease is not None:
             await self._leases.stored(identity, answer)
 
-    async def abandoned(self, identity: Identity, answer: Answer) -> None:
-        """Take note that the answer could not be stored: what it holds is given back."""
-        if answer.lease is not None:
-            client = await self._connections.client(identity)
-            await self._leases.abandoned(identity, answer, None if isinstance(client, Held) else client)
+    async def abandoned(self, identity: Identity, answer: Answer, *, perhaps_stored: bool) -> None:
+        """Take note that the answer could not be stored: what it holds is given back.
+
+        Nobody knows when the API server did not answer. Then its Secret tells in a while whether it is in use.
+        """
+        if answer.lease is None:
+            return
+        client = None if perhaps_stored else await self._connections.client(identity)
+        await self._leases.abandoned(identity, answer, None if isinstance(client, Held) else client)
 
     def forget(self, key: Key) -> None:
         """Forget what was read for an identity that is gone, or that can't be understood."""

@@ -29,6 +29,8 @@ SOURCES: Final = ("kv", "database", "lease", "pki", "transit")
 SHORTEST_REFRESH: Final = timedelta(seconds=5)
 _SEGMENT: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9_.@:=+~ -]+"
 _PATH: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+# Vault's own: what is read there is no secret but who asks, and what is written there changes the server.
+_SYSTEM: Final = frozenset({"sys", "auth", "identity", "cubbyhole"})
 _NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _ENTRY_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
@@ -110,11 +112,11 @@ def _templates(item: Json, path: str, compile_template: CompileTemplate) -> Mapp
 
 def _kv(given: Json, path: str, _identity: str) -> Source:
     version = count(given, "version", path, 1) if given.get("version") is not None else None
-    return KvSource(_path(given, "mount", path, "secret"), _path(given, "path", path), version)
+    return KvSource(_engine(given, "mount", path, "secret"), _path(given, "path", path), version)
 
 
 def _database(given: Json, path: str, _identity: str) -> Source:
-    mount = _path(given, "mount", path, "database")
+    mount = _engine(given, "mount", path, "database")
     if (given.get("role") is None) is (given.get("staticRole") is None):
         raise InvalidSpecError(path, "must have exactly one of role and staticRole")
     if given.get("role") is not None:
@@ -129,7 +131,7 @@ def _lease(given: Json, path: str, _identity: str) -> Source:
     parameters = block(given, "parameters", path)
     if not all(isinstance(value, str) for value in parameters.values()):
         raise InvalidSpecError(f"{path}.parameters", "must be texts")
-    return LeaseSource(_path(given, "path", path), method, tuple(sorted(parameters.items())))
+    return LeaseSource(_engine(given, "path", path), method, tuple(sorted(parameters.items())))
 
 
 def _pki(given: Json, path: str, identity: str) -> Source:
@@ -141,7 +143,7 @@ def _pki(given: Json, path: str, identity: str) -> Source:
     except PkiError:
         raise InvalidSpecError(f"{where}.size", f"is no size for {algorithm}") from None
     source = PkiSource(
-        mount=_path(given, "mount", path, "pki"),
+        mount=_engine(given, "mount", path, "pki"),
         role=_name(given, "role", path),
         common_name=text(given, "commonName", path, identity),
         dns_names=texts(given, "dnsNames", path),
@@ -163,7 +165,7 @@ def _transit(given: Json, path: str, _identity: str) -> Source:
     rotate = duration(given, "rotateEvery", path) if given.get("rotateEvery") is not None else None
     if rotate is not None and rotate < timedelta(seconds=10):
         raise InvalidSpecError(f"{path}.rotateEvery", "must be at least 10s")
-    return TransitSource(_path(given, "mount", path, "transit"), _name(given, "key", path), bits, rotate)
+    return TransitSource(_engine(given, "mount", path, "transit"), _name(given, "key", path), bits, rotate)
 
 
 _READERS: Final = {"kv": _kv, "database": _database, "lease": _lease, "pki": _pki, "transit": _transit}
@@ -173,6 +175,13 @@ def _path(given: Json, field: str, path: str, default: str | None = None) -> str
     value = text(given, field, path, default)
     if not _PATH.fullmatch(value):
         raise InvalidSpecError(f"{path}.{field}", "must be a path in Vault, without a slash at either end")
+    return value
+
+
+def _engine(given: Json, field: str, path: str, default: str | None = None) -> str:
+    value = _path(given, field, path, default)
+    if value.split("/")[0] in _SYSTEM:
+        raise InvalidSpecError(f"{path}.{field}", f"must not begin with {value.split('/')[0]}: that is no secrets engine")
     return value
 
 
