@@ -9,6 +9,8 @@ import time
 from contextlib import ExitStack, suppress
 from typing import Final
 
+import psycopg
+
 from examples.demo.screen import Screen
 from examples.demo.shop import Shop
 from examples.demo.steps import PARTS
@@ -25,7 +27,10 @@ from tests.controlplane.openbao import ACTIVE
 from tests.controlplane.operator import NAMESPACE, SERVICE_ACCOUNT, install
 
 # What a part may end with when the cluster or the operator does not do as it should.
-BROKEN: Final = (KubectlError, NotReadyError, OSError, LookupError, ValueError, subprocess.SubprocessError)
+BROKEN: Final = (
+    *(KubectlError, NotReadyError, MissingProgramError, psycopg.Error),
+    *(OSError, LookupError, ValueError, subprocess.SubprocessError),
+)
 
 
 def main() -> int:
@@ -51,7 +56,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; everything is stopped", flush=True)
         return 130
-    except (*BROKEN, MissingProgramError, UnnamedContextError) as error:
+    except (*BROKEN, UnnamedContextError) as error:
         print(f"\nthe demo could not start: {error}", file=sys.stderr)
         return 1
     return 0 if screen.all_ok else 1
@@ -61,7 +66,7 @@ def install_in(plane: ControlPlane, screen: Screen) -> Shop:
     """Install the CRDs and the operator's rights. Raises KubectlError when that is not possible."""
     screen.step("control plane is up", plane.ready(), ", ".join(plane.pids()))
     bao = plane.openbao is not None and plane.openbao.health() == ACTIVE
-    screen.step("OpenBao is up", bao, "initialised and unsealed; no step below needs it")
+    screen.step("OpenBao is up", bao, "initialised and unsealed")
     install(plane)
     screen.step("CRDs and rights are installed", True, "from crds/ and deploy/")
     return Shop(plane)
@@ -87,6 +92,7 @@ def keep(plane: ControlPlane, screen: Screen) -> None:
     screen.say(
         "kubectl get trustdomains,serviceidentities,secrets -n shop\n"
         "kubectl describe sid order-service -n shop\n"
+        "kubectl get vaultconnections\n"
         "kubectl explain sid.spec.certificate\n"
         "kubectl annotate --overwrite sid order-service -n shop serviceidentity.dev/rotate=again\n"
         "kubectl delete secret order-service-tls -n shop && kubectl get secret order-service-tls -n shop"

@@ -15,6 +15,7 @@ from examples.demo.mtls import Files, peer_of
 from tests.controlplane import ControlPlane
 from tests.controlplane.operator import OperatorProcess
 
+API: Final = "serviceidentity.dev/v1alpha1"
 MANIFESTS: Final = Path(__file__).resolve().parents[1] / "shop"
 SERVICES: Final = ("order-service", "payment-service", "inventory-service")
 WRITTEN_BY_THE_OPERATOR: Final = frozenset({"secrets", "serviceidentities", "trustdomains"})
@@ -34,6 +35,25 @@ class Shop:
     def patch(self, service: str, spec: dict[str, Any]) -> None:
         """Change fields of an identity's spec; None takes one away. Raises KubectlError."""
         self.kubectl("patch", "sid", service, "--type=merge", "--patch", json.dumps({"spec": spec}))
+
+    def apply(self, kind: str, name: str, **spec: Any) -> None:
+        """Apply a cluster-scoped object of the operator's group. Raises KubectlError."""
+        body = {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
+        self.plane.kubectl("apply", "--filename=-", input=json.dumps(body))
+
+    def status(self, service: str) -> dict[str, Any]:
+        """Return an identity's status. Raises KubectlError."""
+        return dict(json.loads(self.kubectl("get", "sid", service, "--output=json")).get("status", {}))
+
+    def condition(self, service: str, kind: str) -> dict[str, str]:
+        """Return one of an identity's conditions; nothing is in it as long as there is none. Raises KubectlError."""
+        return next((one for one in self.status(service).get("conditions", ()) if one["type"] == kind), {})
+
+    def lease(self, service: str, secret: str) -> dict[str, Any]:
+        """Return what the status says of the lease behind a secret of Vault; nothing as long as there is none."""
+        return next(
+            (one.get("lease", {}) for one in self.status(service).get("vault", ()) if one["name"] == secret), {}
+        )
 
     def secrets(self) -> list[tuple[str, str, list[str]]]:
         """Return name, type and the names of the keys of every Secret, without what is in them."""

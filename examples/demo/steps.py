@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from examples.demo import mtls, rotation, signing, stranger
+from examples.demo import mtls, rotation, signing, stranger, vault
 from examples.demo.mtls import Files
 from examples.demo.screen import Screen
 from examples.demo.shop import MANIFESTS, SERVICES, Shop, reached_after
@@ -134,6 +134,7 @@ PARTS: Final[tuple[tuple[str, Callable[[Shop, Screen], None]], ...]] = (
     ("Signed requests: order-service calls payment-service", requests),
     (f"Rotation in fast motion, under traffic for {SECONDS_OF_TRAFFIC} seconds", rotations),
     ("On demand, and by accident", repair),
+    ("Secrets of Vault, and values in Git", vault.secrets),
     ("After a restart", restart),
 )
 

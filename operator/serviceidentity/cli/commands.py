@@ -259,7 +259,7 @@ def _ready(item: Json) -> dict[str, str]:
 def _details(item: Json) -> str:
     found: dict[str, Any] = item.get("status") or {}
     shown = {name: value for name, value in found.items() if name not in ("conditions", "observedGeneration")}
-    return f"{_conditions(item)}\n\n{_as_yaml(shown)}".rstrip()
+    return f"{_conditions(item)}\n\n{_as_yaml(shown)}" if shown else _conditions(item)
 
 
 def _conditions(item: Json) -> str:

@@ -228,7 +228,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.verb == "status" and arguments.name is not None and arguments.all_namespaces:
         grammar.error("a name is one in one namespace: leave out --all-namespaces")
     try:
-        print(asyncio.run(run(arguments)))  # noqa: T201  # this is what a command is for
+        print(asyncio.run(run(arguments)), flush=True)  # noqa: T201  # this is what a command is for
+    except BrokenPipeError:  # `| head` has seen enough; nothing is left to be written when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (PortError, commands.UsageError) as error:
         sys.exit(f"kubectl sid: {error}")
 

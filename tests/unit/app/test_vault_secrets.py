@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
+from itertools import pairwise
 
 import pytest
 from cryptography import x509
@@ -655,6 +656,43 @@ async def test_vault_away_is_of_no_concern_until_a_certificate_is_due(world, vau
     await world.settle(2 * MINUTE)
     assert world.ready(key) == ("True", "Ready")
     assert len(vault.signed) == 2
+
+
+@story
+async def test_what_fails_though_vault_serves_is_asked_for_later_each_time(world, vault):
+    vault.refuses = RetryableError("Vault had an error")
+    key = world.apply(of_vault(transit()))
+    times, start, asked = [], world.now, 0
+    for _ in range(400):
+        await world.settle(SECOND)
+        if vault.asked["transit/datakey/files"] > asked:
+            asked = vault.asked["transit/datakey/files"]
+            times.append((world.now - start).total_seconds())
+    assert condition(world, key, "VaultReady.files") == ("False", "VaultUnavailable")
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    for pause, most in zip(pauses, (5, 10, 20, 40, 60, 60), strict=False):
+        assert most // 2 <= pause <= most + 1, pauses
+    assert world.api.writes == {"status": 1}, "the same words for as long as it lasts"
+    vault.refuses = None
+    await world.settle(MINUTE)
+    assert world.ready(key) == ("True", "Ready")
+
+
+@story
+async def test_people_who_ask_again_do_not_wait_for_the_pause(world, vault):
+    vault.refuses = RetryableError("Vault had an error")
+    world.apply(of_vault(transit()))
+    await world.settle()
+    world.apply(of_vault(transit()))
+    await world.settle()
+    assert vault.asked["transit/datakey/files"] == 1, "a look for another reason does not ask"
+    world.apply(of_vault(transit()), annotations={"serviceidentity.dev/rotate": "now"})
+    await world.settle()
+    assert vault.asked["transit/datakey/files"] == 2
+    vault.refuses = None
+    world.apply(of_vault(transit(bits=512)), generation=2, annotations={"serviceidentity.dev/rotate": "now"})
+    await world.settle()
+    assert len(data(world, FILES)["plaintext"]) == 64
 
 
 @story

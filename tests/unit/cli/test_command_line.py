@@ -1,5 +1,8 @@
 """What people type, and the kubeconfigs they have: one line when it can't work, never a traceback."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,16 @@ def test_nonsense_about_encrypted_values_ends_with_usage(words: str, message: st
 
 def test_files_that_are_not_there_are_named():
     assert "/nowhere: No such file" in said("rekey", "/nowhere", "--keys", "/nowhere")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    run = (
+        "import serviceidentity.cli.main as command\n"
+        "command.asyncio.run = lambda asked: asked.close() or 'a long table' * 100_000\n"
+        "command.main(['status'])"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", run], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.stderr == ""

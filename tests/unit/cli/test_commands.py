@@ -133,3 +133,11 @@ def test_a_rewrap_is_refused_where_keys_are_stored_in_plain():
     server.body["metadata"]["annotations"] = {}
     server.body["status"]["authorities"][0]["keyEncryptionKey"] = "file:2026-11"
     assert "encrypted anew" in asyncio.run(commands.ask(server, "default", "rewrap"))
+
+
+def test_an_identity_of_which_only_conditions_are_known_has_no_empty_braces():
+    condition = {"type": "Ready", "status": "False", "reason": "VaultConnectionNotFound", "message": "there is none"}
+    server = Server()
+    server.body["status"] = {"conditions": [condition], "observedGeneration": 1}
+    told = asyncio.run(commands.status(server, "shop", "default"))
+    assert told.splitlines()[-1].split() == ["Ready", "False", "VaultConnectionNotFound", "there", "is", "none"]

@@ -86,7 +86,8 @@ class Connections:
             return entry.spec.spec
         if name == DEFAULT_CONNECTION and self._default is not None:
             return self._default
-        return Held("VaultConnectionNotFound", f"VaultConnection {name} does not exist")
+        more = ", nor was the operator started with VAULT_ADDR" if name == DEFAULT_CONNECTION else ""
+        return Held("VaultConnectionNotFound", f"VaultConnection {name} does not exist{more}")
 
     def is_of_environment(self, name: str) -> bool:
         """Say whether a connection that somebody may use has no object."""

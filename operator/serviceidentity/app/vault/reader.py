@@ -143,10 +143,8 @@ class Entry:
 
     def failed(self, error: PortError, asked: datetime) -> None:
         """Take in why it was not read; what was read before is forgotten, the Secret still has it."""
-        pause = min(RETRY_FIRST * 2 ** min(self.failures, 10), RETRY_LIMIT)
-        spread = random.uniform(0.5, 1)  # noqa: S311  # not for secrets
         self.reading, self.error, self.failures = None, error, self.failures + 1
-        self.asked, self.again = asked, asked + timedelta(seconds=max(1, int(pause.total_seconds() * spread)))
+        self.asked, self.again = asked, asked + pause_after(self.failures)
         self.finished += 1
 
     def put_off(self, asked: datetime) -> bool:
@@ -180,6 +178,13 @@ class Ask:
     entry: Entry
     rotated: str | None
     wait: timedelta = SHORTEST_WAIT
+
+
+def pause_after(failures: int) -> timedelta:
+    """Return how long to wait after so many failures in a row: some seconds at first, a minute at most, spread."""
+    pause = min(RETRY_FIRST * 2 ** min(max(failures - 1, 0), 10), RETRY_LIMIT)
+    spread = random.uniform(0.5, 1)  # noqa: S311  # not for secrets
+    return timedelta(seconds=max(1, int(pause.total_seconds() * spread)))
 
 
 def _rotation(values: Mapping[str, Any], now: datetime, late: int) -> datetime | None:

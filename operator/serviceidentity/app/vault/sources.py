@@ -1,15 +1,19 @@
 """The secrets of Vault of one identity: what is known of them, and having made what is to be made."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from serviceidentity.app.ports import Clock
+from serviceidentity.app.vault.breaker import AwayError, BusyError
 from serviceidentity.app.vault.connections import Connections
 from serviceidentity.app.vault.leases import LeaseNotRecordedError, Leases
 from serviceidentity.app.vault.maker import make
 from serviceidentity.app.vault.ports import VaultClient
-from serviceidentity.app.vault.reader import Reader
+from serviceidentity.app.vault.reader import Reader, pause_after
+from serviceidentity.domain import ownership
 from serviceidentity.domain.material import Held, SecretView
 from serviceidentity.domain.model import Identity, Key
 from serviceidentity.domain.schedule import earliest
@@ -35,6 +39,21 @@ class VaultAwayError(ServiceIdentityError):
         self.reason, self.retry = UNAVAILABLE, retry
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """How often in a row something could not be made though the server serves, and when it is asked for again."""
+
+    times: int
+    message: str
+    at: datetime
+    again: datetime
+    asked_for: tuple[int, str | None]
+
+    def waits(self, identity: Identity, now: datetime) -> bool:
+        """Say whether its time has not come; whoever asks for something else, or anew, does not wait."""
+        return self.asked_for == _asked_for(identity) and self.at <= now < self.again
+
+
 class VaultSources:
     """What identities have from Vault."""
 
@@ -43,11 +62,12 @@ class VaultSources:
         self._reader = reader
         self._leases = leases
         self._clock = clock
+        self._failed: defaultdict[Key, dict[str, _Failed]] = defaultdict(dict)
 
     async def gather(self, identity: Identity, contents: Mapping[str, SecretView]) -> dict[str, VaultView]:
         """Return what is known of each secret of the identity, by name; reads and renews what is due."""
         if identity.vault is None or identity.suspend:
-            self._reader.forget(identity.key)
+            self.forget(identity.key)
         if identity.vault is None:
             return {}
         self._reader.forget(identity.key, but={secret.name for secret in identity.vault.secrets if _is_read(secret)})
@@ -67,21 +87,28 @@ class VaultSources:
     async def deliver(self, identity: Identity, order: VaultOrder) -> Answer:
         """Have made what is ordered. Raises VaultRefusedError and VaultAwayError.
 
-        `stored` or `abandoned` must follow.
+        `stored` or `abandoned` must follow. What failed in passing is asked for again later each time, but at once for
+        another spec or a new request to rotate.
         """
         client = await self._connections.client(identity)
         if isinstance(client, Held):
             raise VaultAwayError(client.message, self._clock() + _AGAIN)
+        failed = self._failed.get(identity.key, {}).get(order.secret.name)
+        if failed is not None and failed.waits(identity, self._clock()):
+            raise VaultAwayError(failed.message, failed.again)
         try:
-            if isinstance(order.secret.source, LeaseSource):
-                return await self._leases.issue(identity, order.secret, client)
-            return await make(client, order, self._clock)
+            answer = await self._made(identity, order, client)
         except LeaseNotRecordedError as error:
             raise error.cause from None  # it is the API server that refused, or is away
-        except RetryableError as error:
+        except (AwayError, BusyError) as error:  # it is called back
             raise VaultAwayError(str(error), self._clock() + _AGAIN) from None
+        except RetryableError as error:
+            raise VaultAwayError(str(error), self._later(identity, order.secret.name, str(error))) from None
         except PortError as error:
+            self._failed[identity.key].pop(order.secret.name, None)
             raise VaultRefusedError(f"{order.secret.source}: {error}") from None
+        self._failed[identity.key].pop(order.secret.name, None)
+        return answer
 
     async def stored(self, identity: Identity, answer: Answer) -> None:
         """Take note that the answer is in its Secret."""
@@ -99,8 +126,9 @@ class VaultSources:
         await self._leases.abandoned(identity, answer, None if isinstance(client, Held) else client)
 
     def forget(self, key: Key) -> None:
-        """Forget what was read for an identity that is gone, or that can't be understood."""
+        """Forget what was asked for an identity that is gone, or that can't be understood."""
         self._reader.forget(key)
+        self._failed.pop(key, None)
 
     def next_look(self, identity: Identity) -> datetime | None:
         """When something has to be read again or looked after; it is not in the status, because it comes for ever."""
@@ -108,6 +136,19 @@ class VaultSources:
             return None
         looks = [self._reader.next_read(identity, secret) for secret in identity.vault.secrets]
         return earliest(*looks, self._leases.next_look(identity))
+
+    async def _made(self, identity: Identity, order: VaultOrder, client: VaultClient) -> Answer:
+        if isinstance(order.secret.source, LeaseSource):
+            return await self._leases.issue(identity, order.secret, client)
+        return await make(client, order, self._clock)
+
+    def _later(self, identity: Identity, name: str, message: str) -> datetime:
+        """Take note that something could not be made, and return when it is asked for again."""
+        before, now = self._failed[identity.key].get(name), self._clock()
+        times = before.times + 1 if before is not None else 1
+        failed = _Failed(times, message, now, now + pause_after(times), _asked_for(identity))
+        self._failed[identity.key][name] = failed
+        return failed.again
 
     def _unattended(
         self, identity: Identity, secret: VaultSecretSpec, view: SecretView | None, held: Held
@@ -140,6 +181,11 @@ async def _all(looks: Iterable[Awaitable[VaultView]]) -> list[VaultView]:
     if (error := next((one for one in found if isinstance(one, BaseException)), None)) is not None:
         raise error
     return [one for one in found if not isinstance(one, BaseException)]
+
+
+def _asked_for(identity: Identity) -> tuple[int, str | None]:
+    """Return what tells one request of people from another."""
+    return identity.meta.generation, identity.meta.annotations.get(ownership.ROTATE_ANNOTATION)
 
 
 def _is_read(secret: VaultSecretSpec) -> bool:

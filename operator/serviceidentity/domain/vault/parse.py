@@ -181,7 +181,9 @@ def _path(given: Json, field: str, path: str, default: str | None = None) -> str
 def _engine(given: Json, field: str, path: str, default: str | None = None) -> str:
     value = _path(given, field, path, default)
     if value.split("/")[0] in _SYSTEM:
-        raise InvalidSpecError(f"{path}.{field}", f"must not begin with {value.split('/')[0]}: that is no secrets engine")
+        raise InvalidSpecError(
+            f"{path}.{field}", f"must not begin with {value.split('/')[0]}: that is no secrets engine"
+        )
     return value
 
 
