@@ -20,7 +20,7 @@ from tests.controlplane.operator import NAMESPACE, OperatorProcess, install
 from tests.controlplane.postgres import Postgres, start_postgres
 from tests.e2e.support import API, Space, eventually
 
-RECORDS: Final = "--selector=serviceidentity.dev/vault-lease"
+RECORDS: Final = "labelSelector=serviceidentity.dev/vault-lease"
 READ: Final = 'path "database/creds/*" { capabilities = ["read"] }\n'
 MAKE_TOKENS: Final = 'path "auth/token/create-orphan" { capabilities = ["update"] }\n'
 DSN: Final = "postgresql://{{ username }}:{{ password | urlencode }}@db/orders"
@@ -54,7 +54,7 @@ class Bed:
 
     def records(self) -> set[str]:
         """Return the names of all lease records."""
-        items = self.plane.get("secrets", f"--namespace={NAMESPACE}", RECORDS)["items"]
+        items = json.loads(self.plane.raw(f"/api/v1/namespaces/{NAMESPACE}/secrets?{RECORDS}"))["items"]
         return {item["metadata"]["name"] for item in items}
 
     def left(self) -> tuple[int, int, int]:
