@@ -22,6 +22,7 @@ pytestmark = pytest.mark.e2e
 
 SERVICES: Final = tuple(f"s{number}" for number in range(6))
 MOUNT_DELAY: Final = 1.0  # seconds; a service is at most about twice that behind its Secret
+LEAST: Final = 4.0  # seconds that Vault has to grant if a lease is not to be replaced: half of what it was at first
 RENEWALS, REPLACEMENTS = 20, 5  # to be seen
 LONGEST: Final = 50.0
 
@@ -86,7 +87,8 @@ class Observer:
             if not grants or granted > grants[-1][0]:
                 if grants:
                     before, ends = grants[-1]
-                    self.renewed_at.append(((granted - before) / (ends - before), ends - before))
+                    if ends - before >= LEAST:  # else it is that of a user who was replaced
+                        self.renewed_at.append(((granted - before) / (ends - before), ends - before))
                 grants.append((granted, _time(found["expire_time"])))
 
     def watch(self, stop: threading.Event) -> None:
@@ -147,5 +149,6 @@ def test_no_login_fails_through_renewals_and_new_users(bed: Bed) -> None:
         assert [failure for service in services for failure in service.failures] == []
         assert len(fractions) >= RENEWALS
         assert replacements() >= REPLACEMENTS
-        assert fractions[-1] <= 0.75
+        # Of 8 seconds, there is one to spare. What is cut by max_ttl has less, which a busy machine may use up.
+        assert all(fraction <= 0.75 for fraction, duration in observer.renewed_at if duration > 7.5)
         assert "Traceback" not in operator.log
