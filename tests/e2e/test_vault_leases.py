@@ -118,13 +118,13 @@ def sealed(bed: Bed, space: Space) -> None:
     began = time.monotonic()
     space.kubectl("delete", "sid", "calm", "--timeout=10s")
     assert time.monotonic() - began < 5
-    eventually(lambda: space.secret("calm-db") is None)
     eventually(lambda: "LeaseRevocationPending" in reasons(space), 20)
     assert record in bed.records()
     assert gone.logs_in(bed)
     bed.bao.unseal()
     eventually(lambda: record not in bed.records() and gone.name not in bed.postgres.users(), 20)
     eventually(lambda: "LeaseRevoked" in reasons(space))
+    eventually(lambda: space.secret("calm-db") is None, 30)  # the garbage collector of a new cluster takes its time
 
 
 def deleted(bed: Bed, space: Space) -> None:
