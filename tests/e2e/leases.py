@@ -59,7 +59,15 @@ class Bed:
 
     def left(self) -> tuple[int, int, int]:
         """Count leases, their records and their users."""
-        return len(self.leases()), len(self.records()), len(self.postgres.users())
+        return len(self.leases()) - self.hollow(), len(self.records()), len(self.postgres.users())
+
+    def hollow(self) -> int:
+        """Count the entries of leases that OpenBao could not take back when a client was gone in the middle of a read.
+
+        It has dropped the user by then, and told nobody the lease's ID; the entry goes at its end.
+        """
+        text = self.bao.process.log.read_text(errors="replace")
+        return text.count("failed to delete lease entry: context canceled")
 
     def tokens(self) -> set[str]:
         """Return the accessors of all tokens."""
@@ -153,9 +161,8 @@ def churn(bed: Bed, space: Space, operator: OperatorProcess, identities: int, ki
     began = time.monotonic()
     space.kubectl("apply", "-f", "-", input="---\n".join(documents))
     for number in range(kills):
-        operator.start(wait=False)
-        eventually(lambda: len(bed.records()) > 0 or number > 0, 30)
-        time.sleep(random.uniform(0.7, 2.2))  # it takes about a second to begin to work
+        operator.start()
+        time.sleep(random.uniform(0, 1))
         operator.kill()
         chosen = random.sample(names, max(identities // 3, 1))
         space.kubectl("annotate", "sid", *chosen, f"serviceidentity.dev/rotate=r{number}", "--overwrite")
@@ -170,5 +177,5 @@ def churn(bed: Bed, space: Space, operator: OperatorProcess, identities: int, ki
     space.kubectl("delete", "sid", "--all")
     eventually(lambda: bed.left() == (0, 0, 0), 60)
     ended = time.monotonic()
-    figures = dict(zip(("leases", "records", "users"), most, strict=True))
+    figures = dict(zip(("leases", "records", "users"), most, strict=True)) | {"hollow": bed.hollow()}
     return figures | {"seconds": round(ended - began, 1), "gone after": round(ended - deleted, 1)}

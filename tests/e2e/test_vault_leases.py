@@ -40,7 +40,7 @@ def replaced(space: Space, name: str, old: User, timeout: float = 20) -> User:
 
 
 def test_killed_again_and_again_it_leaves_nothing_behind(bed: Bed, operator: OperatorProcess) -> None:
-    print(churn(bed, new_space(bed.plane), operator, identities=30, kills=8))
+    print(churn(bed, new_space(bed.plane), operator, identities=30, kills=6))
 
 
 def test_a_lease_from_birth_to_end(bed: Bed, operator: OperatorProcess) -> None:
