@@ -7,7 +7,7 @@ import pytest
 
 from tests.controlplane.operator import OperatorProcess
 from tests.e2e.leases import Bed, User, churn, database, lease, lease_bed, record_of, user
-from tests.e2e.support import Space, eventually, new_space, settled
+from tests.e2e.support import Space, eventually, new_space
 
 pytestmark = pytest.mark.e2e
 
