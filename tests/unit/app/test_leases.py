@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
 
@@ -19,6 +20,7 @@ from tests.unit.domain.builders import T0
 
 DB = ("shop", "order-service-db")
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+BOND = '{"record":"RECORD","id":"x","issued":"%s","duration":"%s","renewable":true}'
 
 
 def lease_test(test):
@@ -314,6 +316,7 @@ async def test_deleting_the_identity_revokes_its_lease_at_once(world):
     await world.settle()
     world.drop(key)
     await world.settle()
+    assert not world.engine._identities._vault._leases._looked_after
     assert (world.vault.living(), world.vault.lease_tokens(), world.records) == ([], [], [])
 
 
@@ -631,3 +634,30 @@ async def test_a_login_whose_children_may_not_read_logs_in_once_more(world):
     world.apply(database(), name="second", uid="uid-2")
     await world.settle()
     assert world.vault.calls["issue"] == 1  # it is known by now
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        (VAULT_LEASE_ANNOTATION, BOND % ("9999-12-31T23:59:59Z", "1h")),
+        (VAULT_LEASE_ANNOTATION, BOND % ("2026-01-01T12:00:00Z", "876000h")),
+        (VAULT_LEASE_ANNOTATION, "[[" * 4000),
+        (VAULT_REPLACED_ANNOTATION, '[{"record":"RECORD","id":"x","until":"9999-12-31T23:59:59Z"}]'),
+        (VAULT_REPLACED_ANNOTATION, '{"record":1}'),
+    ],
+)
+@lease_test
+async def test_whatever_somebody_writes_on_its_secret_there_is_a_lease_and_nothing_fails(world, annotation, text):
+    key = world.apply(database())
+    await world.settle()
+    stored = world.api.stored[DB]
+    notes = dict(stored.annotations) | {annotation: text.replace("RECORD", world.records[0])}
+    if annotation == VAULT_REPLACED_ANNOTATION:
+        del notes[VAULT_LEASE_ANNOTATION]
+    world.api.version += 1
+    world.api.stored[DB] = replace(stored, annotations=notes, resource_version=world.api.version)
+    again = LeaseWorld(world)
+    await again.run_for(minutes=20)
+    assert not again.engine.counters.failing
+    assert again.ready(key) == ("True", "Ready")
+    assert len(again.vault.living()) >= 1

@@ -151,6 +151,10 @@ class Leases:
         else:
             await self._give_back(record, token, client)
 
+    def forget(self, key: Key) -> None:
+        """The identity is gone, or can't be understood: its leases are the collector's business."""
+        self._looked_after.pop(key, None)
+
     def next_look(self, identity: Identity) -> datetime | None:
         """When a lease of the identity has to be looked after."""
         wanted = {secret.name for secret in identity.vault.secrets} if identity.vault is not None else set()

@@ -129,6 +129,7 @@ class VaultSources:
         """Forget what was asked for an identity that is gone, or that can't be understood."""
         self._reader.forget(key)
         self._failed.pop(key, None)
+        self._leases.forget(key)
 
     def next_look(self, identity: Identity) -> datetime | None:
         """When something has to be read again or looked after; it is not in the status, because it comes for ever."""

@@ -182,7 +182,7 @@ def _engine(given: Json, field: str, path: str, default: str | None = None) -> s
     value = _path(given, field, path, default)
     if value.split("/")[0] in _SYSTEM:
         raise InvalidSpecError(
-            f"{path}.{field}", f"must not begin with {value.split('/')[0]}: that is no secrets engine"
+            f"{path}.{field}", "must not be in sys, auth, identity or cubbyhole: no secrets are there"
         )
     return value
 

@@ -27,6 +27,7 @@ from serviceidentity.domain.vault.views import Lease
 
 _TOKEN: Final = "token"  # noqa: S105  # the name of a key of the Secret
 _LEASE_ID: Final = "lease_id"
+_LAST_YEAR: Final = 2999  # so that what is calculated with it is a time, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def bond_of(view: SecretView) -> Bond | None:
         return Bond(
             record=str(facts["record"]),
             lease_id=str(facts["id"]),
-            issued=parse_time(facts["issued"]),
+            issued=_instant(facts["issued"]),
             first=parse_duration(facts["duration"]),
             renewable=facts["renewable"] is True,
         )
@@ -173,7 +174,7 @@ def replaced_of(view: SecretView) -> tuple[Replaced, ...]:
     """Return the leases that those behind a Secret replaced, as far as they were alive then."""
     try:
         found = json.loads(view.annotations.get(VAULT_REPLACED_ANNOTATION, "[]"))
-        return tuple(Replaced(str(one["record"]), str(one["id"]), parse_time(one["until"])) for one in found)
+        return tuple(Replaced(str(one["record"]), str(one["id"]), _instant(one["until"])) for one in found)
     except (KeyError, TypeError, ValueError, RecursionError):
         return ()
 
@@ -198,6 +199,14 @@ def replaced_annotation(
         for one in sorted(living.values(), key=lambda one: (one.until, one.record))
     ]
     return {VAULT_REPLACED_ANNOTATION: _json(listed)} if listed else {}
+
+
+def _instant(text: str) -> datetime:
+    """Read an instant that anybody may have written. Raises ValueError and TypeError."""
+    instant = parse_time(text)
+    if instant.year > _LAST_YEAR:
+        raise ValueError("too far away")
+    return instant
 
 
 def _facts(text: str | None) -> Mapping[str, Any]:
