@@ -146,8 +146,9 @@ class Breaker:
 
     def _away(self, key: Key | None) -> AwayError:
         self._turn_away(key)
-        # The same words for as long as it lasts: each identity's status has them.
-        return AwayError(f"VaultConnection {self.name} is away since {self._away_since}")
+        # The same words for as long as it lasts, after a restart too: each identity's status has them. Since when is in
+        # the conditions.
+        return AwayError(f"VaultConnection {self.name} is away")
 
     def _busy(self, key: Key | None) -> BusyError:
         self._turn_away(key)
