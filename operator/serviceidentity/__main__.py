@@ -86,7 +86,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         return Lists(
             namespaces=await objects.list_namespaces(),
             domains=await objects.list_trust_domains(),
-            identities=await objects.list_identities(served),
+            identities=await objects.list_identities(with_authorities),
             secrets=await secret_store.list_ours(with_authorities),
             config_maps=await config_maps.list_ours(with_authorities),
             connections=await objects.list_vault_connections(),

@@ -41,7 +41,7 @@ def prepared(plane: ControlPlane, postgres: Postgres) -> OpenBao:
                 | {"key_type": "any", "enforce_hostnames": False, "cn_validations": ["disabled"]})  # fmt: skip
     enable_database(bao, postgres)
     add_static_role(bao, postgres, "reports", "6s")
-    more = 'path "secret/data/registry" { capabilities = ["read"] }\npath "legacy/*" { capabilities = ["read"] }'
+    more = 'path "legacy/*" { capabilities = ["read"] }'
     bao.request("PUT", "sys/policies/acl/operator", {"policy": POLICY + more})
     token: Any = bao.request("POST", "auth/token/create", {"policies": ["operator"]})["auth"]["client_token"]
     plane.kubectl(
