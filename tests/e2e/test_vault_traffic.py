@@ -20,7 +20,8 @@ from tests.e2e.support import Space, new_space
 
 pytestmark = pytest.mark.e2e
 
-SERVICES: Final = tuple(f"s{number}" for number in range(6))
+# Who logs in: the operator with a token, and the services themselves, with and without the right to make tokens.
+SERVICES: Final = {f"s{number}": ("default", "make-tokens", "read")[number % 3] for number in range(6)}
 MOUNT_DELAY: Final = 1.0  # seconds; a service is at most about twice that behind its Secret
 LEAST: Final = 4.0  # seconds that Vault has to grant if a lease is not to be replaced: half of what it was at first
 RENEWALS, REPLACEMENTS = 20, 5  # to be seen
@@ -124,8 +125,9 @@ class Threads:
 def test_no_login_fails_through_renewals_and_new_users(bed: Bed) -> None:
     with running_operator(bed.plane) as operator:
         space = new_space(bed.plane)
-        for name in SERVICES:
-            space.apply(name, database("short", overlap="4s"))
+        for name, connection in SERVICES.items():
+            space.kubectl("create", "serviceaccount", name)
+            space.apply(name, database("short", connection, overlap="4s"))
         space.ready(timeout=20)
         services = [Service(bed, space, name) for name in SERVICES]
         observer = Observer(bed)
