@@ -79,8 +79,13 @@ def test_new_content_replaces_the_pods_once(space: Space):
     eventually(lambda: up_to_date(space))
     eventually(lambda: len(space.plane.get("replicasets", f"--namespace={space.name}")["items"]) == 2)
     assert generation(space) == 2
-    events = space.plane.get("events", f"--namespace={space.name}", "--field-selector=reason=Restarted")["items"]
-    assert [one["message"] for one in events] == ["Deployment app restarted: new content in a-tls"]
+
+    def told() -> list[str]:
+        events = space.plane.get("events", f"--namespace={space.name}", "--field-selector=reason=Restarted")["items"]
+        return [one["message"] for one in events]
+
+    eventually(told)  # Events are written when nothing more urgent is to do
+    assert told() == ["Deployment app restarted: new content in a-tls"]
 
 
 def test_changes_that_come_together_are_one_restart(space: Space):
