@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 Due = Write | Restore | Remove
 _PACED = frozenset({Reason.ISSUER_TAINTED, Reason.INCORRECT_ISSUER})
 Obstacle = Held | Failure
-_PASSWORD_RETRY = timedelta(seconds=30)
+_PASSWORD_RETRY = timedelta(seconds=10)
 # At the first start, or in a new namespace: over before anyone could read of it.
 _PASSING = frozenset({"TrustDomainNotReady", DenialReason.NAMESPACE_NOT_SEEN.value, Problem.NOT_READ.value})
 
