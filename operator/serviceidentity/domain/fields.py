@@ -3,11 +3,15 @@
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from serviceidentity.domain.pki.errors import PkiError
+from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyProfile
 from serviceidentity.domain.schedule import parse_duration
 from serviceidentity.domain.selectors import LabelSelector, Operator, Requirement
 from serviceidentity.errors import InvalidSpecError
+
+DEFAULT_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -99,3 +103,15 @@ def label_selector(given: Json, path: str) -> LabelSelector:
             raise InvalidSpecError(f"{where}.values", "must be given for In and NotIn, and for nothing else")
         requirements.append(Requirement(text(item, "key", where), operator, values))
     return LabelSelector(tuple(requirements))
+
+
+def key_profile(given: Json, path: str) -> KeyProfile:
+    """Read algorithm and size of a key. Raises InvalidSpecError."""
+    algorithm = choice(given, "algorithm", path, KeyAlgorithm, KeyAlgorithm.ECDSA)
+    size = given.get("size", DEFAULT_SIZES[algorithm])
+    if not isinstance(size, int):
+        raise InvalidSpecError(f"{path}.size", "must be a number of bits")
+    try:
+        return KeyProfile(algorithm, size)
+    except PkiError:
+        raise InvalidSpecError(f"{path}.size", f"{size} bits is not a size for {algorithm}") from None

@@ -18,6 +18,7 @@ from serviceidentity.domain.fields import choice as _choice
 from serviceidentity.domain.fields import count as _count
 from serviceidentity.domain.fields import duration as _duration
 from serviceidentity.domain.fields import flag as _flag
+from serviceidentity.domain.fields import key_profile as _key_profile
 from serviceidentity.domain.fields import member as _member
 from serviceidentity.domain.fields import optional as _optional
 from serviceidentity.domain.fields import text as _text
@@ -51,20 +52,18 @@ from serviceidentity.domain.model import (
 from serviceidentity.domain.pki import crl
 from serviceidentity.domain.pki.certificates import DEFAULT_USAGES
 from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyEncoding, KeyProfile
+from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyEncoding
 from serviceidentity.domain.pki.names import Subject
 from serviceidentity.domain.policy.parse import policy
 from serviceidentity.domain.policy.spec import Compile, no_expressions
 from serviceidentity.domain.schedule import parse_time
-from serviceidentity.domain.vault.parse import vault_spec
+from serviceidentity.domain.vault.parse import VAULT_NAME, vault_spec
 from serviceidentity.domain.vault.templates import CompileTemplate, no_templates
 from serviceidentity.errors import InvalidSpecError
 
 _SHORTEST_CRL: Final = timedelta(seconds=10)
 _FIRST_UTC_TIME: Final = datetime(1950, 1, 1, tzinfo=UTC)  # RFC 5280 4.1.2.5.1
 _VAULT_PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
-_VAULT_ROLE: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
-DEFAULT_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
 
 def identity(body: Json, compile_template: CompileTemplate = no_templates) -> Identity:
@@ -307,17 +306,6 @@ def _private_key(block: Json, path: str) -> PrivateKeySpec:
     )
 
 
-def _key_profile(block: Json, path: str) -> KeyProfile:
-    algorithm = _choice(block, "algorithm", path, KeyAlgorithm, KeyAlgorithm.ECDSA)
-    size = block.get("size", DEFAULT_SIZES[algorithm])
-    if not isinstance(size, int):
-        raise InvalidSpecError(f"{path}.size", "must be a number of bits")
-    try:
-        return KeyProfile(algorithm, size)
-    except PkiError:
-        raise InvalidSpecError(f"{path}.size", f"{size} bits is not a size for {algorithm}") from None
-
-
 def _hmac(block: Json, meta: Meta) -> HmacSpec:
     path = "spec.hmac"
     spec = HmacSpec(
@@ -392,7 +380,7 @@ def _leaves(block: Json) -> VaultSigner | None:
     path = "spec.leaves.vault"
     vault = _object(block, "vault", "spec.leaves")
     at, role = _vault_issuer(vault, path), _text(vault, "role", path)
-    if not _VAULT_ROLE.fullmatch(role):
+    if not VAULT_NAME.fullmatch(role):
         raise InvalidSpecError(f"{path}.role", "must be the name of a role: letters, digits, dots, dashes, underscores")
     return VaultSigner(at.mount, at.issuer, role)
 

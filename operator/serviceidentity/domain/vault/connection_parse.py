@@ -6,6 +6,7 @@ from typing import Final
 
 from serviceidentity.domain.fields import Json, block, choice, count, label_selector, member, text, texts
 from serviceidentity.domain.parse import meta_of
+from serviceidentity.domain.vault.parse import VAULT_NAME
 from serviceidentity.domain.vault.spec import (
     AllowedNamespaces,
     AppRoleAuth,
@@ -25,7 +26,6 @@ MOST_IN_FLIGHT: Final = 256
 _HOST: Final = r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])"
 _ADDRESS: Final = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?(?:/[A-Za-z0-9_.~-]+)*/?")
 _PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
-_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _NAMESPACE: Final = re.compile(r"[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?")
 _FILE: Final = re.compile(r"/[^\x00-\x1f]+")
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
@@ -164,7 +164,7 @@ def _role(given: Json, path: str) -> str | None:
     if given.get("role") is None:
         return None
     role = text(given, "role", path)
-    if not _NAME.fullmatch(role):
+    if not VAULT_NAME.fullmatch(role):
         raise InvalidSpecError(f"{path}.role", "must be letters, digits, dots, dashes and underscores")
     return role
 

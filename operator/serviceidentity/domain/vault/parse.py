@@ -6,9 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from serviceidentity.domain.fields import Json, block, blocks, choice, count, duration, text, texts
-from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyProfile
+from serviceidentity.domain.fields import Json, block, blocks, count, duration, key_profile, text, texts
 from serviceidentity.domain.vault.content import FORBIDDEN_TYPES, is_secret_key
 from serviceidentity.domain.vault.spec import (
     DEFAULT_CONNECTION,
@@ -31,9 +29,8 @@ _SEGMENT: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9_.@:=+~ -]+"
 _PATH: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 # Vault's own: what is read there is no secret but who asks, and what is written there changes the server.
 _SYSTEM: Final = frozenset({"sys", "auth", "identity", "cubbyhole"})
-_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+VAULT_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _ENTRY_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-_SIZES: Final = {KeyAlgorithm.ECDSA: 256, KeyAlgorithm.RSA: 2048, KeyAlgorithm.ED25519: 0}
 
 
 def vault_spec(given: Json, identity: str, compile_template: CompileTemplate) -> VaultSpec:
@@ -135,13 +132,7 @@ def _lease(given: Json, path: str, _identity: str) -> Source:
 
 
 def _pki(given: Json, path: str, identity: str) -> Source:
-    key, where = block(given, "privateKey", path), f"{path}.privateKey"
-    algorithm = choice(key, "algorithm", where, KeyAlgorithm, KeyAlgorithm.ECDSA)
-    size = key.get("size", _SIZES[algorithm])
-    try:
-        profile = KeyProfile(algorithm, size if isinstance(size, int) else -1)
-    except PkiError:
-        raise InvalidSpecError(f"{where}.size", f"is no size for {algorithm}") from None
+    profile = key_profile(block(given, "privateKey", path), f"{path}.privateKey")
     source = PkiSource(
         mount=_engine(given, "mount", path, "pki"),
         role=_name(given, "role", path),
@@ -189,6 +180,6 @@ def _engine(given: Json, field: str, path: str, default: str | None = None) -> s
 
 def _name(given: Json, field: str, path: str) -> str:
     value = text(given, field, path)
-    if not _NAME.fullmatch(value):
+    if not VAULT_NAME.fullmatch(value):
         raise InvalidSpecError(f"{path}.{field}", "must be letters, digits, dots, dashes and underscores")
     return value
