@@ -28,7 +28,7 @@ from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
 from serviceidentity.domain.credentials.vault import VaultSecret
 from serviceidentity.domain.encryption.opening import Problem
-from serviceidentity.domain.hmac_ring import Ring
+from serviceidentity.domain.key_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, Kind, trust_domain_key
 from serviceidentity.domain.pki.errors import PkiError

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from serviceidentity.domain.jwt.spec import JwtSpec, TokenIssuerSpec
 from serviceidentity.domain.pki.keys import KeyEncoding, KeyProfile
 from serviceidentity.domain.pki.names import Subject
 from serviceidentity.domain.policy.spec import Policy, default_policy
@@ -206,7 +207,7 @@ class RolloutSpec:
     """Which workloads are restarted when which credentials have new content, and how often at most."""
 
     targets: tuple[Target, ...]
-    credentials: frozenset[str]  # by their status field: certificate, hmac, keyring, encrypted
+    credentials: frozenset[str]  # by their status field: certificate, hmac, keyring, encrypted, jwt, tokens
     min_interval: timedelta
     settle: timedelta
 
@@ -226,6 +227,7 @@ class Identity:
     rollout: RolloutSpec | None = None
     vault: VaultSpec | None = None
     encrypted: EncryptedSpec | None = None
+    jwt: JwtSpec | None = None
     written: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the spec, for rules
 
     @property
@@ -358,6 +360,7 @@ class TrustDomain:
     reissues_per_second: int
     crl: CrlSpec
     revoked: tuple[RevokedSpec, ...]
+    jwt: TokenIssuerSpec
     bundle: BundleSpec | None = None
     leaves: VaultSigner | None = None  # who signs them, when that is not an authority whose key is here
     policy: Policy = field(default_factory=default_policy)

@@ -23,6 +23,7 @@ from serviceidentity.domain.fields import member as _member
 from serviceidentity.domain.fields import optional as _optional
 from serviceidentity.domain.fields import text as _text
 from serviceidentity.domain.fields import texts as _texts
+from serviceidentity.domain.jwt.parse import jwt_spec, token_issuer
 from serviceidentity.domain.model import (
     AuthoritySpec,
     BundleFormat,
@@ -84,6 +85,7 @@ def identity(body: Json, compile_template: CompileTemplate = no_templates) -> Id
         deletion_policy=_choice(spec, "deletionPolicy", "spec", DeletionPolicy, DeletionPolicy.DELETE),
         suspend=_flag(spec, "suspend", "spec"),
         vault=_optional(spec, "vault", lambda block: vault_spec(block, meta.name, compile_template)),
+        jwt=_optional(spec, "jwt", lambda block: jwt_spec(block, meta.name)),
         written=spec,
     )
     _distinct_secrets(found)
@@ -109,6 +111,7 @@ def trust_domain(body: Json, compile_rule: Compile = no_expressions) -> TrustDom
         bundle=_optional(spec, "bundle", lambda block: _bundle(block, meta)),
         crl=_crl(spec),
         revoked=_revoked(spec),
+        jwt=token_issuer(spec),
         policy=policy(spec, compile_rule),
         leaves=_leaves(_object(spec, "leaves", "spec")),
     )
@@ -235,6 +238,9 @@ def _distinct_secrets(found: Identity) -> None:
     names = [(path, block.secret_name) for path, block in named if block is not None]
     if found.vault is not None:
         names += [(f"spec.vault.secrets[{i}]", secret.secret_name) for i, secret in enumerate(found.vault.secrets)]
+    if found.jwt is not None:
+        names += [("spec.jwt", found.jwt.key.secret_name)] if found.jwt.key else []
+        names += [(f"spec.jwt.tokens[{i}]", token.secret_name) for i, token in enumerate(found.jwt.tokens)]
     for path, name in names:
         if name in taken:
             raise InvalidSpecError(f"{path}.secretName", "is the name of another Secret of this identity")
@@ -334,6 +340,7 @@ def _rollout(block: Json, found: Identity) -> RolloutSpec:
         "Vault": found.vault,
     }
     blocks |= {"Encrypted": found.encrypted}
+    blocks |= {"JWT": found.jwt and found.jwt.key, "Tokens": found.jwt and found.jwt.tokens}
     named = _texts(block, "credentials", path)
     for name in named:
         if not blocks.get(name):
@@ -343,7 +350,8 @@ def _rollout(block: Json, found: Identity) -> RolloutSpec:
             Target(_member(WorkloadKind, item.get("kind"), f"{where}.kind"), _text(item, "name", where))
             for where, item in _objects(block, "targets", path)
         ),
-        credentials=frozenset(name.lower() for name in named or blocks),
+        # A token is replaced every few minutes, so who reads it only once has to say so.
+        credentials=frozenset(name.lower() for name in named or blocks.keys() - {"Tokens"}),
         min_interval=_duration(block, "minInterval", path, timedelta(minutes=10)),
         settle=_duration(block, "settle", path, timedelta(seconds=10)),
     )

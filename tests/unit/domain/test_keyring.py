@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serviceidentity.domain import hmac_ring
+from serviceidentity.domain import hmac_ring, key_ring
 from serviceidentity.domain.credentials import keyring
 from serviceidentity.domain.credentials.base import Caller, Due, Reason
 from serviceidentity.domain.model import CallerRule, identity_key
@@ -19,7 +19,7 @@ from tests.unit.domain.json_values import json_values
 NAME = "order-service-hmac-keyring"
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 SPEC = {"callers": [{"name": "*"}]}
-RINGS = [hmac_ring.new_ring(T0) for _ in range(4)]
+RINGS = [key_ring.new_ring(hmac_ring.make, T0) for _ in range(4)]
 names = st.sampled_from(["a", "b", "shop", "attic", "zoo"])
 # Rings are drawn by number: Hypothesis prints the fields of what it draws, and a key is one.
 callers = st.lists(

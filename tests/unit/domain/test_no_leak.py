@@ -9,7 +9,7 @@ from base64 import b64encode
 
 import pytest
 
-from serviceidentity.domain import hmac_ring
+from serviceidentity.domain import hmac_ring, key_ring
 from serviceidentity.domain.material import KeyMaterial, MalformedError, SecretContent
 from tests.unit.domain.builders import T0, TRUST, authorities, domain, issued, view_of
 
@@ -19,8 +19,8 @@ MATERIAL = KeyMaterial(RAW)
 CONTENT = SecretContent.of("Opaque", {"key": RAW}, {"note": "x"})
 HOLDERS = {
     "material": MATERIAL,
-    "key": hmac_ring.HmacKey("id", MATERIAL, hmac_ring.KeyState.ACTIVE, T0),
-    "ring": hmac_ring.Ring((hmac_ring.HmacKey("id", MATERIAL, hmac_ring.KeyState.ACTIVE, T0),)),
+    "key": key_ring.RingKey("id", MATERIAL, key_ring.KeyState.ACTIVE, T0),
+    "ring": key_ring.Ring((key_ring.RingKey("id", MATERIAL, key_ring.KeyState.ACTIVE, T0),)),
     "content": CONTENT,
     "view": view_of(CONTENT, "name"),
     "list": [MATERIAL],

@@ -149,8 +149,8 @@ def merged(one: Any, other: Any) -> Any:
 REFERENCE = {"keystorePasswordSecretRef": {"name": "p"}, "privateKey": {}}
 ROLLOUT = {"targets": [{"kind": "Deployment", "name": "a"}]}
 VAULT = {"secrets": [{"name": "a", "kv": {"path": "a"}}]}
-FULL = {"certificate": REFERENCE, "hmac": {}, "callers": [{"name": "a"}], "rollout": ROLLOUT, "vault": VAULT}
-FULL_DOMAIN: dict[str, Any] = {"bundle": {}, "crl": {}, "intermediate": {"vault": {}}}
+FULL = {"certificate": REFERENCE, "hmac": {}, "jwt": {}, "callers": [{"name": "a"}], "rollout": ROLLOUT, "vault": VAULT}
+FULL_DOMAIN: dict[str, Any] = {"bundle": {}, "crl": {}, "jwt": {}, "intermediate": {"vault": {}}}
 
 
 @pytest.mark.parametrize(("path", "default"), blocks(IDENTITY), ids=dotted)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serviceidentity.domain import hmac_ring, ownership, parse, plan, status
+from serviceidentity.domain import hmac_ring, key_ring, ownership, parse, plan, status
 from serviceidentity.domain.credentials import keyring
 from serviceidentity.domain.credentials.base import Caller, Reason
-from serviceidentity.domain.hmac_ring import KeyState
+from serviceidentity.domain.key_ring import KeyState
 from serviceidentity.domain.material import KeyMaterial
 from serviceidentity.domain.model import Kind, identity_key
 from serviceidentity.domain.plan import Hold, Remove, Restore, Write
@@ -104,7 +104,7 @@ def test_a_namesake_adopts_and_a_stranger_does_not():
 
 
 def _caller(name: str, namespace: str = "shop", service_id: str | None = None) -> Caller:
-    return Caller(identity_key(namespace, name), service_id or name, "", hmac_ring.new_ring(T0))
+    return Caller(identity_key(namespace, name), service_id or name, "", key_ring.new_ring(hmac_ring.make, T0))
 
 
 def test_of_two_callers_with_one_service_id_the_own_namespace_wins_whatever_the_order():
@@ -118,7 +118,12 @@ def test_of_two_callers_with_one_service_id_the_own_namespace_wins_whatever_the_
 
 
 def test_a_keyring_holds_prepared_keys_and_follows_its_callers():
-    ring = hmac_ring.Ring((*hmac_ring.new_ring(T0).keys, hmac_ring.generate(KeyState.PREPARED, T0, T0 + HOUR)))
+    ring = key_ring.Ring(
+        (
+            *key_ring.new_ring(hmac_ring.make, T0).keys,
+            key_ring.RingKey(*hmac_ring.make(), KeyState.PREPARED, T0, T0 + HOUR),
+        )
+    )
     caller = replace(_caller("a"), ring=ring)
     seen = issue(observed({"callers": [{"name": "a"}]}, callers=(caller,)), KEYRING)
     assert KEYRING.decide(seen, T0) is None

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from serviceidentity.domain import hmac_ring
-from serviceidentity.domain.hmac_ring import KeyState, Rhythm
+from serviceidentity.domain import hmac_ring, key_ring
+from serviceidentity.domain.key_ring import KeyState, Rhythm
 from tests.unit.domain.builders import DAY, HOUR, T0
 
 SECOND = timedelta(seconds=1)
@@ -28,7 +28,7 @@ class RingLife(RuleBasedStateMachine):
             publish_before=timedelta(seconds=publish),
             published=lambda key_id: key_id in self.in_keyrings,
         )
-        self.ring = hmac_ring.new_ring(T0)
+        self.ring = key_ring.new_ring(hmac_ring.make, T0)
         self.made = {self.ring.active.key_id: T0}
         self.signs_since = {self.ring.active.key_id: T0}
         self.stopped = {}
@@ -40,7 +40,9 @@ class RingLife(RuleBasedStateMachine):
 
     def step(self, *, requested=False):
         before = self.ring
-        self.ring = hmac_ring.advance(before, replace(self.rhythm, rotation_requested=requested), self.now)
+        self.ring = key_ring.advance(
+            before, replace(self.rhythm, rotation_requested=requested), hmac_ring.make, self.now
+        )
         self.watch(before)
         self.publish()
         if self.ring is not before:
@@ -66,7 +68,7 @@ class RingLife(RuleBasedStateMachine):
 
     @rule()
     def the_deadline_comes(self):
-        due = hmac_ring.deadline(self.ring, self.rhythm)
+        due = key_ring.deadline(self.ring, self.rhythm)
         assert due is not None
         assert due > self.now or self.ring.in_state(KeyState.PREPARED), "overdue only while a keyring is missing"
         if due - SECOND >= self.now:
@@ -95,8 +97,8 @@ class RingLife(RuleBasedStateMachine):
 
     @rule()
     def it_looks_again(self):
-        assert hmac_ring.next_step(self.ring, self.rhythm, self.now) is None
-        assert hmac_ring.advance(self.ring, self.rhythm, self.now) is self.ring
+        assert key_ring.next_step(self.ring, self.rhythm, self.now) is None
+        assert key_ring.advance(self.ring, self.rhythm, hmac_ring.make, self.now) is self.ring
 
     @invariant()
     def one_key_signs_and_at_most_one_is_next(self):
@@ -112,7 +114,7 @@ class RingLife(RuleBasedStateMachine):
     @invariant()
     def jitter_is_only_earlier(self):
         active = self.ring.active
-        due = hmac_ring.prepare_time(self.ring, self.rhythm) + self.rhythm.publish_before
+        due = key_ring.prepare_time(self.ring, self.rhythm) + self.rhythm.publish_before
         assert active.changed < due <= active.changed + self.rhythm.rotate_every
 
 

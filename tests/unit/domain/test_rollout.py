@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from serviceidentity.domain import ownership, parse, rollout
+from serviceidentity.domain import hmac_ring, ownership, parse, rollout
 from serviceidentity.domain.credentials.base import Caller, Due, Reason
-from serviceidentity.domain.hmac_ring import KeyState, Ring, generate, new_ring
+from serviceidentity.domain.key_ring import KeyState, Ring, RingKey, new_ring
 from serviceidentity.domain.material import SecretContent
 from serviceidentity.domain.model import RolloutSpec, Target, WorkloadKind, identity_key
 from serviceidentity.domain.rollout import Problem, Record, Restart, Workload
@@ -229,8 +229,8 @@ def test_a_keyring_matters_when_a_key_comes_or_goes():
         seen = observed({"callers": [{"name": "a"}]}, callers=(caller,))
         return KEYRING.consumed(KEYRING.render(seen, Due(Reason.CALLERS_CHANGED, ""), T0, None))
 
-    active = new_ring(T0).active
-    prepared = generate(KeyState.PREPARED, T0, T0 + HOUR)
+    active = new_ring(hmac_ring.make, T0).active
+    prepared = RingKey(*hmac_ring.make(), KeyState.PREPARED, T0, T0 + HOUR)
     retiring = replace(active, state=KeyState.RETIRING, until=T0 + HOUR)
     signing = replace(prepared, state=KeyState.ACTIVE, until=None)
     assert keyring(active) != keyring(active, prepared)
@@ -275,7 +275,8 @@ def asked(**block):
 
 
 def test_all_credentials_are_followed_unless_some_are_named():
-    assert asked().rollout.credentials == {"certificate", "hmac", "keyring", "vault", "encrypted"}
+    everything = {"certificate", "hmac", "keyring", "vault", "encrypted", "jwt"}
+    assert asked().rollout.credentials == everything, "but a token, which changes every few minutes"
     assert asked(credentials=["HMAC"]).rollout.credentials == {"hmac"}
 
 

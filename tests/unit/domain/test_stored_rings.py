@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from serviceidentity.domain import hmac_ring, plan, status
+from serviceidentity.domain import hmac_ring, key_ring, plan, status
 from serviceidentity.domain.credentials.base import Due, Reason
-from serviceidentity.domain.hmac_ring import HmacKey, KeyState
+from serviceidentity.domain.key_ring import KeyState, RingKey
 from serviceidentity.domain.material import KeyMaterial, MalformedError
 from tests.unit.domain.builders import DAY, HMAC, T0, issued, with_data
 
@@ -25,10 +25,10 @@ def stored(change):
 
 
 def jwk(state, until=None, material=None):
-    key = hmac_ring.generate(state, T0, until)
+    key = key_ring.RingKey(*hmac_ring.make(), state, T0, until)
     if material is not None:
         secret = KeyMaterial(material)
-        key = HmacKey(hmac_ring.key_id(secret), secret, state, T0, until)
+        key = RingKey(hmac_ring.key_id(secret), secret, state, T0, until)
     return hmac_ring.to_jwk(key)
 
 
@@ -50,8 +50,8 @@ def test_a_retiring_key_without_a_deadline_does_not_stay_for_ever():
         )
     except MalformedError:
         return
-    rhythm = hmac_ring.Rhythm(30 * DAY, DAY, DAY / 24, lambda _key_id: True)
-    later = hmac_ring.advance(ring, rhythm, T0 + 400 * DAY)
+    rhythm = key_ring.Rhythm(30 * DAY, DAY, DAY / 24, lambda _key_id: True)
+    later = key_ring.advance(ring, rhythm, hmac_ring.make, T0 + 400 * DAY)
     assert not ring.key_ids & later.key_ids
 
 

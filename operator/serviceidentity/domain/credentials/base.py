@@ -9,7 +9,8 @@ from typing import Any, Final, Protocol
 from serviceidentity.domain.authority import Trust
 from serviceidentity.domain.credentials.leaf import Leaf, Order
 from serviceidentity.domain.encryption.opening import Opened
-from serviceidentity.domain.hmac_ring import Ring
+from serviceidentity.domain.jwt.issuer import TokenIssuer
+from serviceidentity.domain.key_ring import Ring
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
 from serviceidentity.domain.policy.checks import Denial
@@ -68,6 +69,7 @@ class Caller:
 
 
 NO_VALUES: Final = Opened({})
+NO_ISSUER: Final = Held("TokenIssuerNotReady", "the trust domain can't sign tokens yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class Observed:
     `published` says since when each consenting verifier's keyring has which key. `revoked` has the certificates of the
     trust domain that are revoked: fingerprint of the issuer ("" when that is not known) and serial number. `denied`
     says why nothing new may be issued. `vault` has what is known of each of the identity's secrets of Vault, by name.
-    `decrypted` are the values of `spec.encrypted`, or why there are none.
+    `decrypted` are the values of `spec.encrypted`, or why there are none. `token_issuer` signs the tokens of the trust
+    domain, unless it says why nobody does.
     """
 
     identity: Identity
@@ -95,6 +98,7 @@ class Observed:
     denied: Denial | None = None
     vault: Mapping[str, VaultView] = field(default_factory=dict)
     decrypted: Opened | Held = NO_VALUES
+    token_issuer: TokenIssuer | Held = NO_ISSUER
 
 
 Check = Callable[[Observed, SecretView, datetime], Due | None]

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from serviceidentity.domain import hmac_ring, ownership
+from serviceidentity.domain import hmac_ring, key_ring, ownership
 from serviceidentity.domain.credentials.base import Due, Made, Observed, Reason
 from serviceidentity.domain.credentials.leaf import Order
-from serviceidentity.domain.hmac_ring import KeyState, Rhythm, Ring, Step
+from serviceidentity.domain.key_ring import KeyState, Rhythm, Ring, Step
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import HmacSpec, Identity, SecretTemplate
 from serviceidentity.domain.schedule import format_time, upcoming
@@ -81,7 +81,7 @@ class HmacKeys:
             ring = read_ring(view)
         except MalformedError as error:
             return Due(Reason.MISSING_DATA, f"the Secret can't be used: {error}")
-        step = hmac_ring.next_step(ring, _rhythm(seen, view, now), now)
+        step = key_ring.next_step(ring, _rhythm(seen, view, now), now)
         if step is None:
             same = view.name in seen.known_good or _is_whole(view, ring)
             return (
@@ -104,9 +104,9 @@ class HmacKeys:
         if view is None and (moved := _under_another_name(seen, self.name)) is not None:
             view, ring = moved, _readable_ring(moved)
         if view is None or ring is None:
-            return SecretContent.of(SECRET_TYPE, _data(hmac_ring.new_ring(now)), record)
+            return SecretContent.of(SECRET_TYPE, _data(key_ring.new_ring(hmac_ring.make, now)), record)
         rhythm = _rhythm(seen, view, now)
-        turned = hmac_ring.advance(ring, rhythm, now)
+        turned = key_ring.advance(ring, rhythm, hmac_ring.make, now)
         if rhythm.rotation_requested and turned.key_ids <= ring.key_ids:
             record = _old_record(view)  # a rotation is under way; the one that is asked for comes after it
         return SecretContent.of(SECRET_TYPE, _data(turned), record)
@@ -122,7 +122,7 @@ class HmacKeys:
         ring = read_ring(view)
         prepared = ring.in_state(KeyState.PREPARED)
         arrived = _usable_from(seen, prepared.key_id) if prepared else None
-        return upcoming(now, hmac_ring.deadline(ring, _rhythm(seen, view, now)), arrived)
+        return upcoming(now, key_ring.deadline(ring, _rhythm(seen, view, now)), arrived)
 
     def ends(self, seen: Observed) -> datetime | None:
         return None
@@ -132,8 +132,8 @@ class HmacKeys:
         ring = read_ring(view)
         return {
             "secretName": view.name,
-            "keys": [_key_status(key) for key in ring.keys],
-            "nextRotationTime": format_time(_next_activation(ring, _rhythm(seen, view, now))),
+            "keys": [key_ring.status_of(key) for key in ring.keys],
+            "nextRotationTime": format_time(key_ring.next_activation(ring, _rhythm(seen, view, now))),
         }
 
     def summary(self, seen: Observed, now: datetime) -> str:
@@ -158,23 +158,6 @@ def _readable_ring(view: SecretView | None) -> Ring | None:
         return read_ring(view) if view is not None else None
     except MalformedError:
         return None
-
-
-def _key_status(key: hmac_ring.HmacKey) -> dict[str, str]:
-    status = {"keyID": key.key_id, "state": key.state.value}
-    if key.state is KeyState.ACTIVE:
-        status["activationTime"] = format_time(key.changed)
-    elif key.until is not None:
-        name = "activationTime" if key.state is KeyState.PREPARED else "retirementTime"
-        status[name] = format_time(key.until)
-    return status
-
-
-def _next_activation(ring: Ring, rhythm: Rhythm) -> datetime:
-    prepared = ring.in_state(KeyState.PREPARED)
-    if prepared is not None and prepared.until is not None:
-        return prepared.until
-    return hmac_ring.prepare_time(ring, rhythm) + rhythm.publish_before
 
 
 def _spec(seen: Observed) -> HmacSpec:

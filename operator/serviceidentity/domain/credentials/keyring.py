@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from serviceidentity.domain import hmac_ring
+from serviceidentity.domain import hmac_ring, key_ring
 from serviceidentity.domain.credentials.base import Caller, Due, Made, Observed, Reason
 from serviceidentity.domain.credentials.leaf import Order
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
@@ -58,7 +58,7 @@ def published_since(view: SecretView, caller: Key, service_id: str) -> dict[str,
         if (entry["namespace"], entry["name"]) != (caller.namespace, caller.name):
             return None
         since = {key["kid"]: parse_time(key["published"]) for key in entry["keys"]}
-        return {key_id: time for key_id, time in since.items() if time.year <= hmac_ring.LAST_YEAR}
+        return {key_id: time for key_id, time in since.items() if time.year <= key_ring.LAST_YEAR}
     except (ValueError, KeyError, TypeError):
         return {}
 

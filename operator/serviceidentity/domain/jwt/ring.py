@@ -1,0 +1,65 @@
+"""Signing keys as a ring of keys (domain/key_ring.py): how they are written and read, and their public JWK Set."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+from serviceidentity.domain import key_ring
+from serviceidentity.domain.jwt import jose
+from serviceidentity.domain.jwt.jose import Algorithm
+from serviceidentity.domain.key_ring import KeyState, Make, Ring, RingKey
+from serviceidentity.domain.material import KeyMaterial, MalformedError
+from serviceidentity.domain.schedule import format_time, parse_time
+
+_OURS = ("state", "changed", "until")
+
+
+def maker(algorithm: Algorithm) -> Make:
+    """Return what makes keys of this algorithm for a ring."""
+    return partial(jose.make_key, algorithm)
+
+
+def algorithm_of(key: RingKey) -> Algorithm:
+    """Return the algorithm that a key of a ring signs with."""
+    return Algorithm(json.loads(key.material.reveal())["alg"])
+
+
+def to_json(ring: Ring) -> bytes:
+    """Write a ring as a JWK Set (RFC 7517 5) with its private keys, and our members for their states and deadlines."""
+    return json.dumps({"keys": [_to_jwk(key) for key in ring.keys]}, separators=(",", ":")).encode()
+
+
+def from_json(text: bytes) -> Ring:
+    """Read what `to_json` wrote. Raises MalformedError on anything else, including a key that is not its ID's."""
+    try:
+        keys = tuple(_from_jwk(jwk) for jwk in json.loads(text)["keys"])
+    except MalformedError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise MalformedError("the keys are not a JWK Set of this operator") from None
+    return key_ring.checked(keys)
+
+
+def jwks(ring: Ring) -> bytes:
+    """Return the public JWK Set of a ring: every key of it, in whichever state. The same bytes for the same keys."""
+    keys = sorted((jose.public_jwk(key.material) for key in ring.keys), key=lambda jwk: jwk["kid"])
+    return (json.dumps({"keys": keys}, indent=2) + "\n").encode()
+
+
+def _to_jwk(key: RingKey) -> dict[str, Any]:
+    jwk = {**json.loads(key.material.reveal()), "state": key.state.value, "changed": format_time(key.changed)}
+    return jwk | ({"until": format_time(key.until)} if key.until else {})
+
+
+def _from_jwk(jwk: Mapping[str, Any]) -> RingKey:
+    private = {name: value for name, value in jwk.items() if name not in _OURS}
+    material = KeyMaterial(json.dumps(private, separators=(",", ":"), sort_keys=True).encode())
+    _check(material)
+    until = parse_time(jwk["until"]) if "until" in jwk else None
+    return RingKey(jwk["kid"], material, KeyState(jwk["state"]), parse_time(jwk["changed"]), until)
+
+
+@lru_cache(maxsize=4096)  # checking a private RSA key takes 30 ms; a ring is read at each look at its identity
+def _check(material: KeyMaterial) -> None:
+    jose.load_private(material)
