@@ -35,7 +35,7 @@ from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm
 from serviceidentity.domain.plan import Hold, Remove, Restore, Write
 from serviceidentity.domain.policy.checks import Denial, DenialReason
-from serviceidentity.domain.schedule import earliest, parse_time
+from serviceidentity.domain.schedule import BACKOFF_LIMIT, earliest, parse_time
 from serviceidentity.domain.status import Failure
 from serviceidentity.domain.vault.content import ContentError
 from serviceidentity.domain.vault.spec import PkiSource
@@ -55,6 +55,7 @@ Due = Write | Restore | Remove
 _PACED = frozenset({Reason.ISSUER_TAINTED, Reason.INCORRECT_ISSUER})
 Obstacle = Held | Failure
 _PASSWORD_RETRY = timedelta(seconds=10)
+_REFUSED_RETRY = timedelta(minutes=15)  # a role or a right may be given at Vault any time, and no watch tells of it
 # At the first start, or in a new namespace: over before anyone could read of it.
 _PASSING = frozenset({"TrustDomainNotReady", DenialReason.NAMESPACE_NOT_SEEN.value, Problem.NOT_READ.value})
 
@@ -432,8 +433,9 @@ def _obstacle(outcome: BaseException | None, now: datetime) -> Obstacle | None:
             return Failure(status.CONFLICT, str(outcome))
         case RejectedError():
             return Failure(status.REJECTED, str(outcome))
-        case PkiError() | LeafRefusedError() | VaultRefusedError() | ContentError():
-            return Failure(status.ISSUE_FAILED, str(outcome))
+        case PkiError() | ContentError() | LeafRefusedError() | VaultRefusedError():
+            asked = isinstance(outcome, LeafRefusedError | VaultRefusedError)
+            return Failure(status.ISSUE_FAILED, str(outcome), limit=_REFUSED_RETRY if asked else BACKOFF_LIMIT)
         case SignerAwayError() | VaultAwayError():
             return Held(outcome.reason, str(outcome), retry=outcome.retry)
         case PasswordMissingError():  # no watch tells of a Secret that is not ours

@@ -6,7 +6,7 @@ operator computes the status that is already there, and writes nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from serviceidentity.domain import ownership
@@ -41,7 +41,7 @@ from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.policy.checks import DenialReason
 from serviceidentity.domain.rollout import STATUS_FIELD as ROLLOUT
 from serviceidentity.domain.rollout import Report
-from serviceidentity.domain.schedule import backoff, earliest, format_time, parse_time, urgency
+from serviceidentity.domain.schedule import BACKOFF_LIMIT, backoff, earliest, format_time, parse_time, urgency
 
 Json = dict[str, Any]
 
@@ -64,12 +64,14 @@ OWNED_FIELDS: Final = (
 class Failure:
     """An action that a server refused and that only backing off helps.
 
-    `repeated` means that it was not tried again yet: its backoff stays as it is.
+    `repeated` means that it was not tried again yet: its backoff stays as it is. `limit` is the longest pause before
+    it is tried again.
     """
 
     reason: str
     message: str
     repeated: bool = False
+    limit: timedelta = BACKOFF_LIMIT
 
 
 SOURCE_READY: Final = "SourceReady"  # the condition about an authority that people bring along
@@ -275,7 +277,9 @@ def _backoff(
     if before and all(failure.repeated for failure in failures):
         return dict(before)
     attempts = int(before.get("failedAttempts") or 0) + 1
-    pause = backoff(attempts) if ends is None else min(backoff(attempts), urgency(ends - now))
+    pause = min(backoff(attempts), *(failure.limit for failure in failures))
+    if ends is not None:
+        pause = min(pause, urgency(ends - now))
     requested = _request(meta)
     return {
         "failedAttempts": attempts,

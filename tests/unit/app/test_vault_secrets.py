@@ -644,6 +644,17 @@ async def test_a_role_that_refuses_is_told_and_backed_off_from_while_the_old_one
 
 
 @story
+async def test_a_role_that_is_made_days_later_is_found_within_a_quarter_of_an_hour(world, vault):
+    vault.refuses = RejectedError("there is no such role")
+    key = world.apply(of_vault(pki()))
+    await world.settle(100 * HOUR)
+    assert condition(world, key, "VaultReady.edge") == ("False", "IssueFailed")
+    vault.refuses = None
+    await world.settle(16 * MINUTE)
+    assert world.ready(key) == ("True", "Ready")
+
+
+@story
 async def test_vault_away_is_of_no_concern_until_a_certificate_is_due(world, vault):
     key = world.apply(of_vault(pki(duration="3h")))
     await world.settle()
