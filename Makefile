@@ -18,7 +18,7 @@ demo: $(VENV)/ready ## start a real control plane, issue and rotate credentials,
 
 test: $(VENV)/ready ## run all tests, against a real control plane
 	$(BIN)/python -m tests.controlplane build
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 unit: $(VENV)/ready ## run the tests that need no services
 	$(BIN)/pytest tests/unit

