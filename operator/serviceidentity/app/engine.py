@@ -96,6 +96,7 @@ class Engine:
             signer=LeafSigner(pki, clock),
             vault=VaultSources(self.connections, Reader(clock), leases, clock),
             encryption=self.encryption,
+            config_maps=config_maps,
             wake_later=self.queue.wake_later,
         )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}

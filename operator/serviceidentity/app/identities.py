@@ -14,26 +14,29 @@ from serviceidentity.app.encryption import EncryptionKeys
 from serviceidentity.app.entries import Entry
 from serviceidentity.app.leaves import LeafRefusedError, LeafSigner, SignerAwayError
 from serviceidentity.app.pace import Pace
-from serviceidentity.app.ports import Workloads
+from serviceidentity.app.ports import Secrets, Workloads
 from serviceidentity.app.reconciler import Reconciler
 from serviceidentity.app.rollouts import Rollouts
 from serviceidentity.app.vault.sources import VaultAwayError, VaultRefusedError, VaultSources
-from serviceidentity.app.writer import ForeignSecretError
+from serviceidentity.app.writer import ForeignSecretError, Writer
 from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.authority import Trust
-from serviceidentity.domain.credentials import credentials_of, keyring, revocation
+from serviceidentity.domain.credentials import credentials_of, jwt, keyring, revocation
 from serviceidentity.domain.credentials.base import NO_VALUES, Caller, Credential, Made, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
+from serviceidentity.domain.credentials.jwt import JwtKeys
 from serviceidentity.domain.credentials.keystores import needs_password
 from serviceidentity.domain.credentials.vault import VaultSecret
 from serviceidentity.domain.encryption.opening import Problem
+from serviceidentity.domain.jwt import publication
+from serviceidentity.domain.jwt.jose import Algorithm
 from serviceidentity.domain.key_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
-from serviceidentity.domain.model import Identity, Key, Kind, trust_domain_key
+from serviceidentity.domain.model import Identity, Key, Kind, StoreKind, trust_domain_key
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm
-from serviceidentity.domain.plan import Hold, Remove, Restore, Write
+from serviceidentity.domain.plan import Hold, Publish, Remove, Restore, Write
 from serviceidentity.domain.policy.checks import Denial, DenialReason
 from serviceidentity.domain.schedule import BACKOFF_LIMIT, earliest, parse_time
 from serviceidentity.domain.status import Failure
@@ -51,7 +54,7 @@ from serviceidentity.errors import (
 
 logger = logging.getLogger(__name__)
 
-Due = Write | Restore | Remove
+Due = Write | Restore | Publish | Remove
 _PACED = frozenset({Reason.ISSUER_TAINTED, Reason.INCORRECT_ISSUER})
 Obstacle = Held | Failure
 _PASSWORD_RETRY = timedelta(seconds=10)
@@ -75,6 +78,7 @@ class IdentityReconciler(Reconciler):
         signer: LeafSigner,
         vault: VaultSources,
         encryption: EncryptionKeys,
+        config_maps: Secrets,
         wake_later: Callable[[Key], None],
     ) -> None:
         super().__init__(*parts)
@@ -83,6 +87,7 @@ class IdentityReconciler(Reconciler):
         self._signer = signer
         self._vault = vault
         self._encryption = encryption
+        self._config_maps = Writer(config_maps, self._inventory.jwks, self._wake)
         self._pace = Pace()
         self._rollouts = Rollouts(workloads, self._events, self._clock)
         self._admission = Admission(self._inventory, self._trust)
@@ -119,7 +124,7 @@ class IdentityReconciler(Reconciler):
         failures: dict[str, Obstacle] = {
             action.credential.name: blocked[action.credential.condition]
             for action in due
-            if isinstance(action, Write | Restore) and action.credential.condition in blocked
+            if not isinstance(action, Remove) and action.credential.condition in blocked
         }
         if actions:
             try:
@@ -223,6 +228,7 @@ class IdentityReconciler(Reconciler):
             revoked=self._crls.revoked(identity.trust_domain) if identity.certificate else frozenset(),
             denied=denied,
             decrypted=self._encryption.open(identity) if identity.encrypted else NO_VALUES,
+            jwks=inventory.jwks.of(identity.key, identity.meta),
         )
 
     def _callers(self, identity: Identity) -> tuple[Caller, ...]:
@@ -288,7 +294,7 @@ class IdentityReconciler(Reconciler):
                     self._inventory.remember(seen.found[name])
 
     async def _apply(self, seen: Observed, actions: Sequence[Due], now: datetime) -> dict[str, Obstacle]:
-        stores = [action for action in actions if isinstance(action, Write | Restore)]
+        stores = [action for action in actions if not isinstance(action, Remove)]
         outcomes = await asyncio.gather(*(self._store(seen, action, now) for action in stores), return_exceptions=True)
         failures: dict[str, Obstacle] = {}
         raised: list[BaseException] = []
@@ -302,12 +308,21 @@ class IdentityReconciler(Reconciler):
             raise next((error for error in raised if not isinstance(error, ConflictError)), raised[0])
         if not failures:
             for removal in (action for action in actions if isinstance(action, Remove)):
-                view = self._inventory.secrets.get((seen.identity.meta.namespace, removal.secret))
-                if view is not None:
-                    await self._writer.remove(view)
+                await self._remove(seen, removal)
         return failures
 
-    async def _store(self, seen: Observed, action: Write | Restore, now: datetime) -> None:
+    async def _remove(self, seen: Observed, removal: Remove) -> None:
+        if removal.kind is StoreKind.CONFIG_MAP:
+            await self._config_maps.remove(seen.jwks[removal.secret])
+            return
+        view = self._inventory.secrets.get((seen.identity.meta.namespace, removal.secret))
+        if view is not None:
+            await self._writer.remove(view)
+
+    async def _store(self, seen: Observed, action: Write | Restore | Publish, now: datetime) -> None:
+        if isinstance(action, Publish):
+            await self._publish(seen, seen.contents[action.credential.secret_name(seen.identity)])
+            return
         if isinstance(action, Restore):
             await self._put(seen, action, seen.contents[action.secret])
             return
@@ -335,7 +350,22 @@ class IdentityReconciler(Reconciler):
         metadata = planning.metadata_of(seen, action.credential, content)
         content = SecretContent(content.type, content.data, content.annotations)
         found = seen.found.get(action.secret)
+        if isinstance(action.credential, JwtKeys):
+            # Nothing is published for a Secret that is somebody else's.
+            await self._writer.check(Kind.SERVICE_IDENTITY, seen.identity.meta, location, found)
+            await self._publish(seen, content)
         await self._writer.store(Kind.SERVICE_IDENTITY, seen.identity.meta, location, content, metadata, found)
+
+    async def _publish(self, seen: Observed, content: SecretContent | SecretView) -> None:
+        """Write the ConfigMap for the signing keys in `content`, if it is not as it has to be."""
+        meta, spec = seen.identity.meta, jwt.signing_key(seen.identity)
+        wanted = jwt.to_publish(seen, content, self._clock())  # this is when the keys are published, not earlier
+        if spec is None or wanted is None or jwt.is_published(seen, wanted):
+            return
+        name = spec.config_map_name
+        metadata = publication.metadata_of(seen.identity, name, wanted)
+        found = seen.jwks.get(name)
+        await self._config_maps.store(Kind.SERVICE_IDENTITY, meta, (meta.namespace, name), wanted, metadata, found)
 
     async def _made(self, seen: Observed, action: Write, now: datetime) -> Made | None:
         """Have done by others what the content needs; None when it needs nothing."""
@@ -397,7 +427,7 @@ class IdentityReconciler(Reconciler):
         ready = wanted["conditions"][0]
         reasons = ", ".join(sorted({action.due.reason.value for action in written}))
         if written and not failures:
-            logger.info("%s: wrote %s (%s)", key, ", ".join(action.secret for action in written), reasons)
+            logger.info("%s: wrote %s (%s)", key, ", ".join(map(_name_of, written)), reasons)
             if ready["status"] == "True":
                 self._events.emit(key, entry.meta.uid, "Issued", f"{ready['message']} ({reasons})")
         news = was_ready != "False" or any(
@@ -407,11 +437,18 @@ class IdentityReconciler(Reconciler):
             self._events.emit(key, entry.meta.uid, ready["reason"], ready["message"], warning=True)
 
 
+def _name_of(action: Due) -> str:
+    return action.config_map if isinstance(action, Publish) else action.secret
+
+
 def _is_heavy(seen: Observed, credential: Credential) -> bool:
     """Up to a second of CPU for the largest keys; OpenSSL releases the interpreter while it looks for primes."""
     if isinstance(credential, VaultSecret):
         source = credential.secret.source
         return isinstance(source, PkiSource) and source.profile.algorithm is KeyAlgorithm.RSA
+    if isinstance(credential, JwtKeys):
+        signing = jwt.signing_key(seen.identity)
+        return signing is not None and signing.rotation.algorithm in (Algorithm.RS256, Algorithm.PS256)
     spec = seen.identity.certificate
     return (
         credential.name == "certificate" and spec is not None and spec.private_key.profile.algorithm is KeyAlgorithm.RSA

@@ -12,6 +12,7 @@ from typing import Any
 
 from serviceidentity.app.copies import Copies
 from serviceidentity.app.entries import Entry, is_older, read_entry
+from serviceidentity.app.jwks import JwksIndex
 from serviceidentity.app.vault.connection_index import ConnectionIndex
 from serviceidentity.app.vault.lease_records import LeaseRecords
 from serviceidentity.domain import ownership, parse
@@ -64,6 +65,7 @@ class Inventory:
         self.remembered: dict[Location, SecretView] = {}
         self.writing: dict[Location, Mapping[str, str]] = {}
         self.copies = Copies()
+        self.jwks = JwksIndex()
         self.public_key: SecretView | None = None  # the ConfigMap that encrypted values are made with
         self.connections = ConnectionIndex()
         self.leases = LeaseRecords(authority_namespace)
@@ -101,6 +103,7 @@ class Inventory:
         del self.identities[key]
         self._gone.add(old.meta.uid)
         self._forget_owner(key)
+        self.jwks.forget_owner(key)
         woken = self._left(old, None) | self._unindex(key, old) | self._named_by.get(key, set()) | {key}
         return woken | self.leases.keys_of([key])
 
@@ -159,12 +162,14 @@ class Inventory:
         return set() if self.namespaces.pop(name, None) is None else set(self.domains)
 
     def put_config_map(self, view: SecretView) -> set[Key]:
-        """Take in a ConfigMap that carries our label: a copy of a trust bundle, or the key to encrypt values with."""
+        """Take in a ConfigMap with our label: a trust bundle, an identity's JWK Set, or the key to encrypt with."""
         if (view.namespace, view.name) == (self.authority_namespace, ring.PUBLIC_NAME):
             old, self.public_key = self.public_key, view
             if old is not None and view.resource_version <= old.resource_version:
                 self.public_key = old
             return set() if self.public_key is old else {ENCRYPTION_KEYS}
+        if self.jwks.concerns(view) and not self.copies.concerns(StoreKind.CONFIG_MAP, view):
+            return self.jwks.put(view)
         return self.copies.put(StoreKind.CONFIG_MAP, view)
 
     def drop_config_map(self, namespace: str, name: str, uid: str) -> set[Key]:
@@ -173,7 +178,7 @@ class Inventory:
         if self.public_key is not None and self.public_key.uid == uid:
             self.public_key = None
             return {ENCRYPTION_KEYS}
-        return self.copies.drop(StoreKind.CONFIG_MAP, namespace, name, uid)
+        return self.jwks.drop((namespace, name), uid) | self.copies.drop(StoreKind.CONFIG_MAP, namespace, name, uid)
 
     def put_secret(self, view: SecretView) -> set[Key]:
         """Take in a Secret that carries our label. An older version than the known one is ignored.
@@ -289,6 +294,8 @@ class Inventory:
         if public and (public.namespace, public.name) not in found and public.resource_version <= as_of("config_maps"):
             self.public_key = None
             woken.add(ENCRYPTION_KEYS)
+        for location in self.jwks.missing_from(found, as_of("config_maps")):
+            woken |= self.jwks.drop(location)
         gone = self.copies.missing_from(StoreKind.CONFIG_MAP, found, as_of("config_maps"))
         gone += self.copies.missing_from(StoreKind.SECRET, secrets, as_of("secrets"))
         for target in gone:

@@ -87,7 +87,21 @@ async def revoke(client: KubeClient, namespace: str, name: str, reason: str | No
     await _annotate(client, Kind.SERVICE_IDENTITY, namespace, name, ownership.REVOKE_ANNOTATION, more)
     return (
         f"{namespace}/{name}: revocation asked for; its certificates will be refused by whoever checks the lists\n"
-        "its other keys stay: for those, kubectl sid rotate"
+        "its other keys stay: for those, kubectl sid rotate, and for its own signing key kubectl sid revoke --jwt"
+    )
+
+
+async def revoke_signing_key(client: KubeClient, namespace: str, name: str) -> str:
+    """Ask for a new key for the tokens that an identity signs, and for the old ones to leave its JWK Set."""
+    item = await _get(client, Kind.SERVICE_IDENTITY, namespace, name)
+    given = item["spec"].get("jwt")
+    if given is None or given.get("signingKey") == "None":
+        raise UsageError(f"{namespace}/{name} has no signing key of its own")
+    await _annotate(client, Kind.SERVICE_IDENTITY, namespace, name, ownership.REVOKE_JWT_ANNOTATION)
+    return (
+        f"{namespace}/{name}: revocation asked for; its signing keys leave the JWK Set now, and a new one signs\n"
+        "who has fetched the JWK Set before accepts the old ones for as long as it keeps it; "
+        "its certificate and other keys stay"
     )
 
 

@@ -52,12 +52,18 @@ def parser() -> argparse.ArgumentParser:
     rotate = verbs.add_parser("rotate", help=text, description=text, parents=[common])
     rotate.add_argument("name", type=_name, help="of a ServiceIdentity")
 
-    text = "a new certificate with a new key now, the old ones on the revocation list"
+    text = "a new certificate with a new key now, the old ones on the revocation list; or --jwt"
     revoke = verbs.add_parser("revoke", help=text, description=text, parents=[common])
     revoke.add_argument("name", type=_name, help="of a ServiceIdentity")
     reasons = ", ".join(sorted(REASONS))
-    revoke.add_argument(
+    what = revoke.add_mutually_exclusive_group()
+    what.add_argument(
         "--reason", choices=sorted(REASONS), metavar="REASON", help=f"as RFC 5280 names it: {reasons}; default: none"
+    )
+    what.add_argument(
+        "--jwt",
+        action="store_true",
+        help="a new signing key for its own tokens instead, the old ones out of its JWK Set; the certificate stays",
     )
 
     _encryption(verbs, common)
@@ -152,7 +158,7 @@ async def run(arguments: argparse.Namespace) -> str:
             case "rotate":
                 return await commands.rotate(client, namespace, arguments.name)
             case "revoke":
-                return await commands.revoke(client, namespace, arguments.name, arguments.reason)
+                return await _revoke(client, namespace, arguments)
             case "encrypt" | "rekey" | "encryption-key":
                 return await _about_encryption(client, arguments, namespace)
             case _:
@@ -192,6 +198,12 @@ def _rekey(arguments: argparse.Namespace, ring: KeyRing, namespace: str | None) 
     if done.problems:
         raise commands.UsageError("\n".join(done.problems))
     return "\n".join(done.told)
+
+
+async def _revoke(client: KubeClient, namespace: str, arguments: argparse.Namespace) -> str:
+    if arguments.jwt:
+        return await commands.revoke_signing_key(client, namespace, arguments.name)
+    return await commands.revoke(client, namespace, arguments.name, arguments.reason)
 
 
 async def _about_encryption(client: KubeClient, arguments: argparse.Namespace, namespace: str) -> str:

@@ -34,6 +34,8 @@ ROTATED_ANNOTATION: Final = "serviceidentity.dev/rotated"
 REVOKE_ANNOTATION: Final = "serviceidentity.dev/revoke"
 REVOKE_REASON_ANNOTATION: Final = "serviceidentity.dev/revoke-reason"
 REVOKED_ANNOTATION: Final = "serviceidentity.dev/revoked"
+REVOKE_JWT_ANNOTATION: Final = "serviceidentity.dev/revoke-jwt"
+REVOKED_JWT_ANNOTATION: Final = "serviceidentity.dev/revoked-jwt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,18 @@ def revocation_record(meta: Meta) -> dict[str, str]:
     """Return the annotation that records which request has been served, written in one step with the new content."""
     wanted = meta.annotations.get(REVOKE_ANNOTATION)
     return {} if wanted is None else {REVOKED_ANNOTATION: wanted}
+
+
+def key_revocation_requested(meta: Meta, content: SecretContent | SecretView) -> bool:
+    """Say whether the revoke-jwt annotation has a value that this Secret's signing keys were not made for."""
+    wanted = meta.annotations.get(REVOKE_JWT_ANNOTATION)
+    return wanted is not None and wanted != content.annotations.get(REVOKED_JWT_ANNOTATION)
+
+
+def key_revocation_record(meta: Meta) -> dict[str, str]:
+    """Return the annotation that records which request has been served, written in one step with the new content."""
+    wanted = meta.annotations.get(REVOKE_JWT_ANNOTATION)
+    return {} if wanted is None else {REVOKED_JWT_ANNOTATION: wanted}
 
 
 def with_content_id(content: SecretContent, content_id: str, consumed_as: str | None = None) -> SecretContent:

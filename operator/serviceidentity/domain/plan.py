@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from serviceidentity.domain import ownership
-from serviceidentity.domain.credentials import credentials_of
+from serviceidentity.domain.credentials import credentials_of, jwt
 from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
+from serviceidentity.domain.credentials.jwt import JwtKeys
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
-from serviceidentity.domain.model import DeletionPolicy, Kind
+from serviceidentity.domain.model import DeletionPolicy, Kind, StoreKind
 from serviceidentity.domain.ownership import Metadata
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.schedule import format_time, upcoming
@@ -37,11 +38,21 @@ class Restore:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """Write the ConfigMap with the public keys of a credential; its Secret is as it should be."""
+
+    credential: JwtKeys
+    config_map: str
+    due: Due
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
-    """Delete a Secret of ours that is no longer asked for."""
+    """Delete a Secret or ConfigMap of ours that is no longer asked for."""
 
     secret: str
     due: Due
+    kind: StoreKind = StoreKind.SECRET
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ class Hold:
     intact: bool = False
 
 
-Action = Write | Restore | Remove | Hold
+Action = Write | Restore | Publish | Remove | Hold
 
 
 def plan(seen: Observed, now: datetime) -> tuple[Action, ...]:
@@ -102,6 +113,15 @@ CERTIFICATE = "certificate"  # the credential that names, keys and lifetimes of 
 
 
 def _for_credential(credential: Credential, seen: Observed, now: datetime) -> list[Action]:
+    actions = _for_secret(credential, seen, now)
+    if isinstance(credential, JwtKeys) and not any(isinstance(action, Write | Restore) for action in actions):
+        # Who writes the Secret publishes first, so that is a step of its own only when the Secret stays as it is.
+        due, spec = jwt.unpublished(seen, now), jwt.signing_key(seen.identity)
+        actions += [Publish(credential, spec.config_map_name, due)] if due is not None and spec is not None else []
+    return actions
+
+
+def _for_secret(credential: Credential, seen: Observed, now: datetime) -> list[Action]:
     secret = credential.secret_name(seen.identity)
     outcome = credential.decide(seen, now)
     denied = _denied(credential, seen, outcome)
@@ -165,4 +185,7 @@ def _removals(seen: Observed, held: Collection[str]) -> list[Remove]:
     in_use = {name for name, v in seen.contents.items() if v.labels.get(ownership.CREDENTIAL_LABEL) in held}
     leftovers = sorted(seen.contents.keys() - wanted - in_use)
     due = Due(Reason.NOT_REQUESTED, "the spec does not ask for it any more", fresh=False)
-    return [Remove(secret, due) for secret in leftovers if secret not in seen.drifted]
+    removals = [Remove(secret, due) for secret in leftovers if secret not in seen.drifted]
+    spec = jwt.signing_key(seen.identity)
+    published = set() if JwtKeys.name in held else seen.jwks.keys() - ({spec.config_map_name} if spec else set())
+    return removals + [Remove(name, due, StoreKind.CONFIG_MAP) for name in sorted(published)]

@@ -291,7 +291,12 @@ def _backoff(
 
 def _request(meta: Meta) -> str | None:
     """Return the values of the annotations that ask for a rotation or revocation, of whatever kind."""
-    wanted = (ownership.ROTATE_ANNOTATION, ROTATE_ROOT_ANNOTATION, ownership.REVOKE_ANNOTATION)
+    wanted = (
+        ownership.ROTATE_ANNOTATION,
+        ROTATE_ROOT_ANNOTATION,
+        ownership.REVOKE_ANNOTATION,
+        ownership.REVOKE_JWT_ANNOTATION,
+    )
     return " ".join(meta.annotations[name] for name in wanted if name in meta.annotations) or None
 
 

@@ -16,7 +16,7 @@ from serviceidentity.domain.vault.spec import ConnectionSpec
 
 T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-CERTIFICATE, HMAC, KEYRING, ENCRYPTED = CREDENTIALS
+CERTIFICATE, HMAC, KEYRING, ENCRYPTED, JWT = CREDENTIALS
 
 
 def identity_body(spec: Mapping[str, Any] | None = None, **meta: Any) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from serviceidentity.domain.credentials.base import Credential
 from serviceidentity.domain.credentials.certificate import Certificate
 from serviceidentity.domain.credentials.encrypted import EncryptedValues
 from serviceidentity.domain.credentials.hmac import HmacKeys
+from serviceidentity.domain.credentials.jwt import JwtKeys
 from serviceidentity.domain.credentials.keyring import Keyring
 from serviceidentity.domain.credentials.vault import VaultSecret
 from serviceidentity.domain.model import Identity
 
-CREDENTIALS: Final[tuple[Credential, ...]] = (Certificate(), HmacKeys(), Keyring(), EncryptedValues())
+CREDENTIALS: Final[tuple[Credential, ...]] = (Certificate(), HmacKeys(), Keyring(), EncryptedValues(), JwtKeys())
 STATUS_FIELDS: Final = (*(credential.status_field for credential in CREDENTIALS), VaultSecret.status_field)
 
 

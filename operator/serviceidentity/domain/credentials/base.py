@@ -83,7 +83,7 @@ class Observed:
     trust domain that are revoked: fingerprint of the issuer ("" when that is not known) and serial number. `denied`
     says why nothing new may be issued. `vault` has what is known of each of the identity's secrets of Vault, by name.
     `decrypted` are the values of `spec.encrypted`, or why there are none. `token_issuer` signs the tokens of the trust
-    domain, unless it says why nobody does.
+    domain, unless it says why nobody does. `jwks` has the identity's own ConfigMaps as they are, by name.
     """
 
     identity: Identity
@@ -99,6 +99,7 @@ class Observed:
     vault: Mapping[str, VaultView] = field(default_factory=dict)
     decrypted: Opened | Held = NO_VALUES
     token_issuer: TokenIssuer | Held = NO_ISSUER
+    jwks: Mapping[str, SecretView] = field(default_factory=dict)
 
 
 Check = Callable[[Observed, SecretView, datetime], Due | None]
