@@ -108,6 +108,23 @@ def test_a_revocation_without_a_reason_does_not_repeat_the_reason_of_the_one_bef
     assert annotations["serviceidentity.dev/revoke"]
 
 
+@pytest.mark.parametrize("spec", [{}, {"jwt": {"signingKey": "None"}}])
+def test_a_signing_key_that_there_is_not_is_not_revoked(spec):
+    server = Server()
+    server.body["spec"] = spec
+    with pytest.raises(commands.UsageError, match="has no signing key of its own"):
+        asyncio.run(commands.revoke_signing_key(server, "shop", "order-service"))
+    assert "annotations" not in server.body["metadata"]
+
+
+def test_a_revocation_of_the_signing_key_says_what_it_does_and_leaves_the_certificate():
+    server = Server()
+    server.body["spec"] = {"jwt": {}}
+    told = asyncio.run(commands.revoke_signing_key(server, "shop", "order-service"))
+    assert "its certificate and other keys stay" in told
+    assert list(server.body["metadata"]["annotations"]) == ["serviceidentity.dev/revoke-jwt"]
+
+
 def test_the_status_of_authorities_tells_every_condition():
     server = Server()
     for authority in server.body["status"]["authorities"]:
