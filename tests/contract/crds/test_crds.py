@@ -115,6 +115,13 @@ def test_example_of_encrypted_values_is_accepted(api: Api) -> None:
     assert api.show(manifest)["spec"]["encrypted"] == yaml.safe_load(manifest)["spec"]["encrypted"]
 
 
+def test_example_of_a_signing_key_is_accepted(api: Api) -> None:
+    manifest = (CRDS.parent / "examples" / "jwt" / "service-identity.yaml").read_text().replace(", namespace: shop", "")
+
+    shown = api.show(manifest)["spec"]["jwt"]
+    assert (shown["maxTokenTTL"], shown["algorithm"]) == ("15m", "ES256")
+
+
 def test_defaults_of_an_identity(api: Api) -> None:
     stored = api.show((HERE / "good" / "sid-minimal-certificate.yaml").read_text())
 

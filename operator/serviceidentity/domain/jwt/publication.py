@@ -8,7 +8,7 @@ from typing import Any, Final
 from serviceidentity.domain import ownership
 from serviceidentity.domain.jwt import jose
 from serviceidentity.domain.jwt import ring as rings
-from serviceidentity.domain.key_ring import Ring
+from serviceidentity.domain.key_ring import LAST_YEAR, Ring
 from serviceidentity.domain.material import MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import GROUP, Identity, Kind
 from serviceidentity.domain.ownership import Metadata
@@ -59,9 +59,10 @@ def _public(found: SecretView) -> list[Any]:
 
 def _time(text: object) -> datetime | None:
     try:
-        return parse_time(text) if isinstance(text, str) else None
+        time = parse_time(text) if isinstance(text, str) else None
     except ValueError:
         return None
+    return time if time is not None and time.year <= LAST_YEAR else None
 
 
 def _object(text: str) -> Mapping[str, Any]:
