@@ -32,8 +32,9 @@ from serviceidentity.domain.authority import (
 from serviceidentity.domain.authority.crls import Lists
 from serviceidentity.domain.authority.signing import ROTATE_ROOT_ANNOTATION
 from serviceidentity.domain.bundle import Publication
-from serviceidentity.domain.credentials import STATUS_FIELDS, credentials_of
+from serviceidentity.domain.credentials import STATUS_FIELDS, credentials_of, jwt
 from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
+from serviceidentity.domain.credentials.jwt import JwtKeys
 from serviceidentity.domain.material import Held, MalformedError
 from serviceidentity.domain.model import Meta, spiffe_id
 from serviceidentity.domain.pki import certificates
@@ -150,7 +151,9 @@ def _defect(seen: Observed, credential: Credential, summary: str, now: datetime)
     if seen.identity.suspend and name in seen.drifted:
         return Held(Reason.DRIFTED, f"Secret {name} was {seen.drifted[name]}, and the identity is suspended")
     due = credential.decide(seen, now) if seen.identity.suspend else None
-    if isinstance(due, Due) and due.reason in (Reason.REVOKED, Reason.LEASE_LOST):
+    if seen.identity.suspend and isinstance(credential, JwtKeys) and not isinstance(due, Due):
+        due = jwt.unpublished(seen, now)
+    if isinstance(due, Due) and due.reason in (Reason.REVOKED, Reason.LEASE_LOST, Reason.DRIFTED):
         return Held(due.reason, f"{due.message}, and the identity is suspended")
     return None
 

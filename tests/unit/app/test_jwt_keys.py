@@ -481,6 +481,38 @@ async def test_a_suspended_identity_says_that_its_revocation_waits(world):
 
 
 @scenario
+async def test_a_suspended_identity_says_that_its_keys_are_not_published(world):
+    key = await issued(world)
+    world.apply(SPEC | {"suspend": True}, generation=2)
+    await world.settle()
+    assert condition(world, key) == ("True", "Issued")
+    drop_map(world)
+    await world.settle()
+    assert condition(world, key) == ("False", "Drifted")
+    assert JWKS not in world.maps.stored
+    world.apply(SPEC, generation=3)
+    await world.settle()
+    assert world.ready(key) == ("True", "Ready")
+
+
+@scenario
+async def test_a_retained_config_map_is_adopted_with_its_times(world):
+    key = await issued(world, SPEC | {"deletionPolicy": "Retain"})
+    _, second = await until_prepared(world)
+    at = since(world)[second]
+    world.api.objects.pop(key)
+    world.engine.wake(world.engine.inventory.drop_identity("shop", "order-service"))
+    world.now += LEAD / 2
+    await world.settle()
+    world.apply(SPEC | {"deletionPolicy": "Retain"}, uid="uid-2")
+    await world.settle()
+    assert world.maps.stored[JWKS].labels[ownership.OWNER_UID_LABEL] == "uid-2"
+    assert since(world)[second] == at
+    await world.settle(LEAD / 2)
+    assert active(world) == second
+
+
+@scenario
 async def test_a_rotation_that_is_asked_for_is_graceful(world):
     await issued(world)
     first = active(world)
