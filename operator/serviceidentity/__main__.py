@@ -65,6 +65,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         compile_rule=CelCompiler(),
         compile_template=JinjaTemplates(),
         pki=VaultPki(vault) if vault else None,
+        jwks_url=config.jwks_url,
         encryption=encryption_settings(config, secret_store),
         vault=HvacServers(secret_store, config.authority_namespace, KubeTokens(client)),
         default_connection=default_connection(os.environ, config.vault_allowed_namespaces)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from serviceidentity.domain.encryption.ring import SHORTEST_ROTATION
+from serviceidentity.domain.jwt.parse import is_issuer
 from serviceidentity.domain.schedule import parse_duration
 
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -25,7 +26,8 @@ class Config:
     `namespaces` None means all of them. `authority_namespace` is where CA keys live: the operator's own. The first of
     `ca_key_encryption` says how they are stored, each of them can read what it stored once.
     `master_key_namespaces` None means all of them. Identities of
-    `vault_allowed_namespaces` may use the connection that VAULT_ADDR names, which is the operator's own.
+    `vault_allowed_namespaces` may use the connection that VAULT_ADDR names, which is the operator's own. `jwks_url` is
+    where verifiers reach the operator's JWK Sets; None is the Service in its own namespace.
     """
 
     namespaces: tuple[str, ...] | None
@@ -42,6 +44,7 @@ class Config:
     master_key_namespaces: tuple[str, ...] | None = None
     rotate_encryption_key_every: timedelta | None = None
     vault_allowed_namespaces: tuple[str, ...] = ()
+    jwks_url: str | None = None
 
 
 def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -95,12 +98,13 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         "",
         "namespaces that may use the connection of VAULT_ADDR, separated by commas; * stands for any characters",
     )
-    given = parser.parse_args(arguments)
-    for flag in ("events", "leader_elect"):
-        if getattr(given, flag) not in ("on", "off"):
-            parser.error(f"--{flag.replace('_', '-')} is on or off")
-    if given.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        parser.error("--log-level is DEBUG, INFO, WARNING or ERROR")
+    setting(
+        "--jwks-url",
+        "SIO_JWKS_URL",
+        "",
+        "https URL at which verifiers find the JWK Sets; empty: https://serviceidentity-jwks.<own namespace>.svc",
+    )
+    given = _parsed(parser, arguments)
     try:
         resync = float(given.resync)
     except ValueError:
@@ -132,7 +136,21 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         master_key_namespaces=_names(given.master_key_namespaces) or None,
         rotate_encryption_key_every=every,
         vault_allowed_namespaces=_names(given.vault_allowed_namespaces),
+        jwks_url=given.jwks_url or None,
     )
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line and check what has a simple form."""
+    given = parser.parse_args(arguments)
+    for flag in ("events", "leader_elect"):
+        if getattr(given, flag) not in ("on", "off"):
+            parser.error(f"--{flag.replace('_', '-')} is on or off")
+    if given.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        parser.error("--log-level is DEBUG, INFO, WARNING or ERROR")
+    if given.jwks_url and not is_issuer(given.jwks_url):
+        parser.error("--jwks-url is an https URL without query, fragment or slash at its end")
+    return given
 
 
 def _names(text: str) -> tuple[str, ...]:

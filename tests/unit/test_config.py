@@ -60,3 +60,13 @@ def test_keys_of_encrypted_values():
 def test_nonsense_about_encrypted_values_is_refused(arguments):
     with pytest.raises(SystemExit):
         from_arguments([arguments], {})
+
+
+def test_where_the_jwk_sets_are_served():
+    assert from_arguments([], {}).jwks_url is None
+    assert (
+        from_arguments([], {"SIO_JWKS_URL": "https://tokens.example.org/a"}).jwks_url == "https://tokens.example.org/a"
+    )
+    for nonsense in ("http://example.org", "https://example.org/", "https://example.org/?x", "example.org"):
+        with pytest.raises(SystemExit):
+            from_arguments([f"--jwks-url={nonsense}"], {})

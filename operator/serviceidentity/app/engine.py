@@ -12,6 +12,9 @@ from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.encryption import EncryptionKeys, EncryptionSettings
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
+from serviceidentity.app.jwt.issuers import TokenIssuers
+from serviceidentity.app.jwt.keeper import TokenKeeper
+from serviceidentity.app.jwt.publication import JwksConfigMap
 from serviceidentity.app.keyguard import KeyEncryptionKeys, KeyGuard
 from serviceidentity.app.leaves import LeafSigner
 from serviceidentity.app.ports import Clock, Events, Pki, Secrets, Statuses, Workloads
@@ -72,10 +75,12 @@ class Engine:
         encryption: EncryptionSettings | None = None,
         vault: VaultServers | None = None,
         default_connection: ConnectionSpec | None = None,
+        jwks_url: str | None = None,
     ) -> None:
         """`served` names the namespaces that trust bundles may be published in; None means all.
 
-        `default_connection` is the VaultConnection "default" while there is no object of that name.
+        `default_connection` is the VaultConnection "default" while there is no object of that name. `jwks_url` is where
+        JWK Sets are served, by default by a Service in the operator's namespace.
         """
         self.inventory = Inventory(authority_namespace, compile_rule, compile_template)
         self.queue = WorkQueue(clock)
@@ -84,6 +89,8 @@ class Engine:
         self._trust = TrustRegistry(self.inventory, KeyGuard(keys or KeyEncryptionKeys(), clock))
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self.crls = CrlRegistry(self.inventory, self._trust)
+        base_url = jwks_url or f"https://serviceidentity-jwks.{authority_namespace}.svc"
+        self.issuers = TokenIssuers(self.inventory, self._trust.keys, base_url)
         self.encryption = EncryptionKeys(self.inventory, secrets, config_maps, clock, self.wake, encryption)
         self.connections = Connections(self.inventory, vault, clock, self.wake, default_connection)
         self._connections = ConnectionReconciler(*parts, connections=self.connections)
@@ -97,11 +104,14 @@ class Engine:
             vault=VaultSources(self.connections, Reader(clock), leases, clock),
             encryption=self.encryption,
             config_maps=config_maps,
+            issuers=self.issuers,
             wake_later=self.queue.wake_later,
         )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
         publisher = Publisher(self.inventory, stores, served)
-        self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls, pki=pki)
+        sets = JwksConfigMap(self.inventory, config_maps)
+        tokens = TokenKeeper(*parts, issuers=self.issuers, publisher=publisher, config_map=sets)
+        self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls, tokens=tokens, pki=pki)
         self._tasks: list[asyncio.Task[None]] = []
         self._retries: dict[Key, asyncio.TimerHandle] = {}
 
@@ -117,7 +127,8 @@ class Engine:
     async def open_keys(self) -> None:
         """Decrypt the authorities' keys ahead of the first work, as far as that goes: else identities would wait."""
         domains = [entry.spec for entry in self.inventory.domains.values()]
-        opening = (self._trust.keys.open(d, self._trust.views(d)) for d in domains if isinstance(d, TrustDomain))
+        stored = [(d, [*self._trust.views(d), *self.issuers.views(d)]) for d in domains if isinstance(d, TrustDomain)]
+        opening = (self._trust.keys.open(domain, views) for domain, views in stored)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(OPEN_KEYS_WITHIN):
                 await asyncio.gather(*opening, self._load_encryption_keys())

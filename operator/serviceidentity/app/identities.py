@@ -12,6 +12,7 @@ from serviceidentity.app.admission import Admission
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.encryption import EncryptionKeys
 from serviceidentity.app.entries import Entry
+from serviceidentity.app.jwt.issuers import NOT_MADE, TokenIssuers
 from serviceidentity.app.leaves import LeafRefusedError, LeafSigner, SignerAwayError
 from serviceidentity.app.pace import Pace
 from serviceidentity.app.ports import Secrets, Workloads
@@ -23,13 +24,14 @@ from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.authority import Trust
 from serviceidentity.domain.credentials import credentials_of, jwt, keyring, revocation
-from serviceidentity.domain.credentials.base import NO_VALUES, Caller, Credential, Made, Observed, Reason
+from serviceidentity.domain.credentials.base import NO_ISSUER, NO_VALUES, Caller, Credential, Made, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.jwt import JwtKeys
 from serviceidentity.domain.credentials.keystores import needs_password
 from serviceidentity.domain.credentials.vault import VaultSecret
 from serviceidentity.domain.encryption.opening import Problem
 from serviceidentity.domain.jwt import publication
+from serviceidentity.domain.jwt.issuer import TokenIssuer
 from serviceidentity.domain.jwt.jose import Algorithm
 from serviceidentity.domain.key_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
@@ -79,6 +81,7 @@ class IdentityReconciler(Reconciler):
         vault: VaultSources,
         encryption: EncryptionKeys,
         config_maps: Secrets,
+        issuers: TokenIssuers,
         wake_later: Callable[[Key], None],
     ) -> None:
         super().__init__(*parts)
@@ -88,6 +91,7 @@ class IdentityReconciler(Reconciler):
         self._vault = vault
         self._encryption = encryption
         self._config_maps = Writer(config_maps, self._inventory.jwks, self._wake)
+        self._issuers = issuers
         self._pace = Pace()
         self._rollouts = Rollouts(workloads, self._events, self._clock)
         self._admission = Admission(self._inventory, self._trust)
@@ -143,6 +147,8 @@ class IdentityReconciler(Reconciler):
         await self._report(key, entry, wanted)
         if isinstance(seen.trust, Trust) and seen.trust.waiting:  # whatever happened here, it may be what it waited for
             self._wake_later(trust_domain_key(entry.spec.trust_domain))
+        if seen.token_issuer == NOT_MADE and not entry.spec.suspend:
+            self._wake_later(trust_domain_key(entry.spec.trust_domain))  # the first one that asks for a token
         self._tell(key, entry, was_ready, wanted, actions, failures)
         waits = (obstacle.retry for obstacle in failures.values() if isinstance(obstacle, Held))
         retry = self._rollouts.conclude(key, entry.meta.uid, rollout) if rollout else None
@@ -229,7 +235,13 @@ class IdentityReconciler(Reconciler):
             denied=denied,
             decrypted=self._encryption.open(identity) if identity.encrypted else NO_VALUES,
             jwks=inventory.jwks.of(identity.key, identity.meta),
+            token_issuer=self._token_issuer(identity),
         )
+
+    def _token_issuer(self, identity: Identity) -> TokenIssuer | Held:
+        if identity.jwt is None or not identity.jwt.tokens:
+            return NO_ISSUER
+        return self._issuers.of(identity.trust_domain, self._clock())
 
     def _callers(self, identity: Identity) -> tuple[Caller, ...]:
         callers = []

@@ -17,6 +17,7 @@ from serviceidentity.app.vault.connection_index import ConnectionIndex
 from serviceidentity.app.vault.lease_records import LeaseRecords
 from serviceidentity.domain import ownership, parse
 from serviceidentity.domain.encryption import ring
+from serviceidentity.domain.jwt import authority as token_authority
 from serviceidentity.domain.material import SecretView
 from serviceidentity.domain.model import (
     ENCRYPTION_KEYS,
@@ -67,6 +68,7 @@ class Inventory:
         self.copies = Copies()
         self.jwks = JwksIndex()
         self.public_key: SecretView | None = None  # the ConfigMap that encrypted values are made with
+        self.token_keys: SecretView | None = None  # the ConfigMap with the JWK Sets of the trust domains
         self.connections = ConnectionIndex()
         self.leases = LeaseRecords(authority_namespace)
         self._awaited: set[str] = set()
@@ -168,6 +170,8 @@ class Inventory:
             if old is not None and view.resource_version <= old.resource_version:
                 self.public_key = old
             return set() if self.public_key is old else {ENCRYPTION_KEYS}
+        if (view.namespace, view.name) == (self.authority_namespace, token_authority.CONFIG_MAP):
+            return self._put_token_keys(view)
         if self.jwks.concerns(view) and not self.copies.concerns(StoreKind.CONFIG_MAP, view):
             return self.jwks.put(view)
         return self.copies.put(StoreKind.CONFIG_MAP, view)
@@ -178,7 +182,19 @@ class Inventory:
         if self.public_key is not None and self.public_key.uid == uid:
             self.public_key = None
             return {ENCRYPTION_KEYS}
+        if self.token_keys is not None and self.token_keys.uid == uid:
+            return self._put_token_keys(None)
         return self.jwks.drop((namespace, name), uid) | self.copies.drop(StoreKind.CONFIG_MAP, namespace, name, uid)
+
+    def _put_token_keys(self, view: SecretView | None) -> set[Key]:
+        """Take in the ConfigMap of the JWK Sets; return the trust domains whose set is another one, or ceases to be."""
+        old = self.token_keys
+        if view is not None and old is not None and view.resource_version <= old.resource_version:
+            return set()
+        self.token_keys = view
+        before, after = (dict(one.data) if one is not None else {} for one in (old, view))
+        changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        return {trust_domain_key(name.removesuffix(".json")) for name in changed}
 
     def put_secret(self, view: SecretView) -> set[Key]:
         """Take in a Secret that carries our label. An older version than the known one is ignored.
@@ -296,6 +312,9 @@ class Inventory:
             woken.add(ENCRYPTION_KEYS)
         for location in self.jwks.missing_from(found, as_of("config_maps")):
             woken |= self.jwks.drop(location)
+        sets = self.token_keys
+        if sets and (sets.namespace, sets.name) not in found and sets.resource_version <= as_of("config_maps"):
+            woken |= self._put_token_keys(None)
         gone = self.copies.missing_from(StoreKind.CONFIG_MAP, found, as_of("config_maps"))
         gone += self.copies.missing_from(StoreKind.SECRET, secrets, as_of("secrets"))
         for target in gone:

@@ -15,8 +15,9 @@ from typing import Final, Protocol
 
 from serviceidentity.app.ports import Clock
 from serviceidentity.domain import authority
-from serviceidentity.domain.authority import Authority, Locked, Role
+from serviceidentity.domain.authority import Locked, Role
 from serviceidentity.domain.authority.sealing import Sealing, with_key
+from serviceidentity.domain.jwt import authority as token_keys
 from serviceidentity.domain.material import KeyMaterial, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import TrustDomain
 from serviceidentity.domain.pki import envelope
@@ -29,6 +30,21 @@ logger = logging.getLogger(__name__)
 
 RETRY_LIMIT: Final = timedelta(seconds=15)
 MADE_UP_FOR: Final = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where in a Secret private keys are, and what they belong to."""
+
+    binding: Binding
+    field: str
+
+
+def slot_of(view: SecretView, domain: TrustDomain) -> Slot:
+    """Return where private keys are in an authority's Secret, or that of the token keys. Raises MalformedError."""
+    if view.name == token_keys.secret_name(domain.meta.name):
+        return Slot(token_keys.binding_of(view, domain), token_keys.KEYS_KEY)
+    return Slot(authority.binding_of(view, domain), "tls.key")
 
 
 class KeyEncryption(Protocol):
@@ -145,7 +161,8 @@ class KeyGuard:
         An envelope that another operator has written anew since holds the same key, as long as the certificate is the
         same; it is opened all the same, and only trusted blindly until then. Raises MalformedError.
         """
-        binding, stored = authority.binding_of(view, domain), view.data["tls.key"]
+        slot = slot_of(view, domain)
+        binding, stored = slot.binding, view.data[slot.field]
         known = self._domains.get(domain.meta.name, _Domain())
         if (found := known.opened.get((binding, stored))) is not None:
             return found
@@ -166,9 +183,10 @@ class KeyGuard:
         wanted: dict[tuple[Binding, str], bytes] = {}
         for view in views:
             try:
-                stored = view.value("tls.key")
+                slot = slot_of(view, domain)
+                stored = view.value(slot.field)
                 if envelope.is_sealed(stored):
-                    wanted[authority.binding_of(view, domain), view.data["tls.key"]] = stored
+                    wanted[slot.binding, view.data[slot.field]] = stored
             except MalformedError:
                 continue  # whoever reads it will say so
         due = [
@@ -220,19 +238,25 @@ class KeyGuard:
         if self._keys.sealing is None:
             return content
         chain, plain = (b64decode(content.data[key]) for key in ("tls.crt", "tls.key"))
-        binding = authority.binding_for(role, name, domain.trust_domain, chain)
-        return await self._sealed(self._keys.sealing, domain, binding, content, KeyMaterial(plain))
+        slot = Slot(authority.binding_for(role, name, domain.trust_domain, chain), "tls.key")
+        return await self._sealed(self._keys.sealing, domain, slot, content, KeyMaterial(plain))
 
-    async def apply(self, due: Sealing, domain: TrustDomain, item: Authority, content: SecretContent) -> SecretContent:
-        """Return the content of an authority's Secret with its private key stored as `due` says. Raises PortError."""
-        sealing = self._keys.sealing
-        plain = self._plain(domain, item)
+    async def seal_token_keys(self, domain: TrustDomain, content: SecretContent) -> SecretContent:
+        """Return the content of the Secret of the token keys with these as they are to be stored. Raises PortError."""
+        if self._keys.sealing is None:
+            return content
+        slot = Slot(token_keys.binding_for(domain, content), token_keys.KEYS_KEY)
+        return await self._sealed(self._keys.sealing, domain, slot, content, KeyMaterial(content.value(slot.field)))
+
+    async def apply(self, due: Sealing, domain: TrustDomain, view: SecretView, content: SecretContent) -> SecretContent:
+        """Return the content of a Secret of private keys with these stored as `due` says. Raises PortError."""
+        sealing, slot = self._keys.sealing, slot_of(view, domain)
+        plain, binding = self._plain(domain, view, slot), slot.binding
         if due is Sealing.DECRYPT or sealing is None:
-            return with_key(content, plain.reveal(), domain.meta)
-        binding = authority.binding_of(item.view, domain)
+            return with_key(content, plain.reveal(), domain.meta, slot.field)
         if due is not Sealing.REWRAP:
-            return await self._sealed(sealing, domain, binding, content, plain)
-        found = envelope.decode(item.view.value("tls.key"))
+            return await self._sealed(sealing, domain, slot, content, plain)
+        found = envelope.decode(view.value(slot.field))
         try:
             wrapped = await self._rewrapped(sealing, found.wrapped, binding.encoded())
         except RetryableError as error:
@@ -241,8 +265,8 @@ class KeyGuard:
         except PortError as error:
             # The old key was taken away too early. The private key is at hand still: after a restart it would be lost.
             logger.warning("a new data key for Secret %s: the old one is out of reach: %s", binding.secret_name, error)
-            return await self._sealed(sealing, domain, binding, content, plain)
-        return self._stored(domain, binding, replace(found, wrapped=wrapped), plain, content)
+            return await self._sealed(sealing, domain, slot, content, plain)
+        return self._stored(domain, slot, replace(found, wrapped=wrapped), plain, content)
 
     def _now(self) -> datetime:
         """Return the time. When the clock was put back, what was to be tried again in seconds is tried now."""
@@ -264,20 +288,20 @@ class KeyGuard:
         return await sealing.wrap(await self._unwrap(wrapped, context), context)
 
     async def _sealed(
-        self, sealing: KeyEncryption, domain: TrustDomain, binding: Binding, content: SecretContent, plain: KeyMaterial
+        self, sealing: KeyEncryption, domain: TrustDomain, slot: Slot, content: SecretContent, plain: KeyMaterial
     ) -> SecretContent:
-        data_key = envelope.new_data_key()
+        data_key, binding = envelope.new_data_key(), slot.binding
         try:
             wrapped = await sealing.wrap(data_key, binding.encoded())
         except PortError as error:
             self._sealing(domain).failed(f"encrypting failed: {error}", self._clock())
             raise
-        return self._stored(domain, binding, envelope.seal(plain, data_key, wrapped, binding), plain, content)
+        return self._stored(domain, slot, envelope.seal(plain, data_key, wrapped, binding), plain, content)
 
     def _stored(
         self,
         domain: TrustDomain,
-        binding: Binding,
+        slot: Slot,
         made: envelope.Envelope,
         plain: KeyMaterial,
         content: SecretContent,
@@ -285,16 +309,16 @@ class KeyGuard:
         """Remember the key under what will be stored, so that it need not be opened again."""
         self._sealing(domain).over()
         self._current = made.wrapped.kek  # it may have changed since it was looked up
-        new = with_key(content, made.encode(), domain.meta)
-        self._domains.setdefault(domain.meta.name, _Domain()).opened[binding, new.data["tls.key"]] = plain
+        new = with_key(content, made.encode(), domain.meta, slot.field)
+        self._domains.setdefault(domain.meta.name, _Domain()).opened[slot.binding, new.data[slot.field]] = plain
         self.epoch += 1
         return new
 
-    def _plain(self, domain: TrustDomain, item: Authority) -> KeyMaterial:
-        stored = item.view.value("tls.key")
+    def _plain(self, domain: TrustDomain, view: SecretView, slot: Slot) -> KeyMaterial:
+        stored = view.value(slot.field)
         if not envelope.is_sealed(stored):
             return KeyMaterial(stored)
-        key = self.key_of(domain, item.view)
+        key = self.key_of(domain, view)
         if isinstance(key, Locked):
             raise MissingError(key.message)
         return key

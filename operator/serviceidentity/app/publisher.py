@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -23,6 +23,17 @@ logger = logging.getLogger(__name__)
 AT_ONCE: Final = 16  # writes at a time, so that a thousand namespaces leave connections for certificates
 REMOVE_AGAIN_AFTER: Final = timedelta(seconds=10)
 LOOK_AT_SOURCES_EVERY: Final = timedelta(seconds=15)  # they do not carry our label, so no watch tells of them
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """What is published beside the roots: the revocation lists in PEM, and the JWK Set that verifies tokens."""
+
+    crl: bytes = b""
+    jwks: bytes = b""
+
+
+NOTHING_MORE: Final = More()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +86,14 @@ class Publisher:
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def publish(
-        self, domain: TrustDomain, trust: Trust | Held, recorded: Mapping[str, Any], now: datetime, crl: bytes = b""
+        self,
+        domain: TrustDomain,
+        trust: Trust | Held,
+        recorded: Mapping[str, Any],
+        now: datetime,
+        more: More = NOTHING_MORE,
     ) -> Outcome:
-        """Bring every copy to what it should be. `recorded` is the status' bundle, `crl` goes out along with the roots.
+        """Bring every copy to what it should be. `recorded` is the status' bundle, `more` goes out with the roots.
 
         What can't be written is in the outcome and does not raise: it holds up neither the other namespaces nor the
         life of authorities.
@@ -86,7 +102,7 @@ class Publisher:
         if spec is None:
             self.forget(domain.key)
             return Outcome(None, await self._remove_leftovers(domain, None, now))
-        bundle, problem = await self._bundle(domain, spec, trust, recorded, now, crl)
+        bundle, problem = await self._bundle(domain, spec, trust, recorded, now, more)
         wanted = {Place(spec.kind, name, spec.name): name for name in self._selected(domain)}
         troubles = self._troubles.setdefault(domain.key, {})
         for known in (troubles, self._right.setdefault(domain.key, {})):
@@ -128,6 +144,19 @@ class Publisher:
         published = {root.certificate for root in assembled.bundle.roots.own} if assembled else set()
         if assembled is None or published != set(trust.roots):
             return ["the trust bundle"]
+        return self._without(domain, spec, lambda view: bundles.holds_roots(view, assembled.bundle))
+
+    def waiting_for_keys(self, domain: TrustDomain, jwks: bytes) -> list[str]:
+        """Name the namespaces whose copy does not have this JWK Set yet, as `waiting_for` does for the roots."""
+        spec = domain.bundle
+        if spec is None or spec.selector is None:
+            return []
+        assembled = self._assembled.get(domain.key)
+        if assembled is None or assembled.bundle.jwks != jwks:
+            return ["the trust bundle"]
+        return self._without(domain, spec, lambda view: bundles.holds_jwks(view, assembled.bundle))
+
+    def _without(self, domain: TrustDomain, spec: BundleSpec, holds: Callable[[SecretView | None], bool]) -> list[str]:
         troubles = self._troubles.get(domain.key, {})
         waiting = []
         for name in self._selected(domain):
@@ -135,7 +164,7 @@ class Publisher:
             trouble = troubles.get(target)
             if trouble is not None and trouble.reason in (bundles.CONFLICT, bundles.GONE):
                 continue
-            if not bundles.holds_roots(self._inventory.copies.at(target), assembled.bundle):
+            if not holds(self._inventory.copies.at(target)):
                 waiting.append(f"namespace {name}")
         return waiting
 
@@ -164,7 +193,7 @@ class Publisher:
         trust: Trust | Held,
         recorded: Mapping[str, Any],
         now: datetime,
-        crl: bytes,
+        more: More,
     ) -> tuple[Bundle | None, tuple[str, str] | None]:
         """Return what to publish, and what is wrong with it. Without a new one the last good one stays."""
         last = self._assembled.get(domain.key)
@@ -173,25 +202,26 @@ class Publisher:
         extra, messages = await self._extra_roots(domain, spec, recorded, now)
         refused = [name for name, at_once in domain.tainted.items() if at_once]
         roots = bundles.merge(trust.roots, extra, now, refused)
-        inputs = (domain.meta.uid, domain.meta.generation, roots.digest, crl)
+        inputs = (domain.meta.uid, domain.meta.generation, roots.digest, more)
         if last is not None and last.inputs == inputs:
             bundle = replace(last.bundle, roots=roots)
         else:
             try:
-                bundle = self._assemble(domain, spec, roots, recorded, crl)
+                bundle = self._assemble(domain, spec, roots, recorded, more)
             except bundles.TooLargeError as error:
                 return (last.bundle if last else None), (bundles.TOO_LARGE, str(error))
         self._assembled[domain.key] = _Assembled(inputs, bundle)
         return bundle, bundles.source_problem(messages)
 
     def _assemble(
-        self, domain: TrustDomain, spec: BundleSpec, roots: Roots, recorded: Mapping[str, Any], crl: bytes
+        self, domain: TrustDomain, spec: BundleSpec, roots: Roots, recorded: Mapping[str, Any], more: More
     ) -> Bundle:
         known = [bundles.recorded_sequence(view.annotations) for view in self._copies(domain)]
         if (last := self._assembled.get(domain.key)) is not None:
-            known.append((last.bundle.sequence, last.bundle.roots.digest))
-        sequence = bundles.next_sequence(roots.digest, recorded, [one for one in known if one is not None])
-        return bundles.assemble(roots, spec, sequence, bundles.refresh_hint(domain.propagation), crl)
+            known.append((last.bundle.sequence, last.bundle.digest))
+        digest = bundles.digest_of(roots, more.jwks)
+        sequence = bundles.next_sequence(digest, recorded, [one for one in known if one is not None])
+        return bundles.assemble(roots, spec, sequence, bundles.refresh_hint(domain.propagation), more.crl, more.jwks)
 
     def _copies(self, domain: TrustDomain) -> list[SecretView]:
         found = self._inventory.copies.of(domain.meta.name).values()

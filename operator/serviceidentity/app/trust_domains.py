@@ -12,8 +12,9 @@ from typing import Any
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.crls import CrlFailure, CrlIssuer
 from serviceidentity.app.entries import Entry
+from serviceidentity.app.jwt.keeper import Kept, SealingFailedError, TokenKeeper
 from serviceidentity.app.ports import Pki
-from serviceidentity.app.publisher import Outcome, Publisher
+from serviceidentity.app.publisher import More, Outcome, Publisher
 from serviceidentity.app.reconciler import Reconciler
 from serviceidentity.app.sources import LOOK_EVERY, UNAVAILABLE, Sources
 from serviceidentity.app.usage import usage_of
@@ -36,7 +37,9 @@ from serviceidentity.domain.authority import (
     sealing,
 )
 from serviceidentity.domain.authority.crls import Lists
+from serviceidentity.domain.authority.sealing import Sealing
 from serviceidentity.domain.bundle import CONDITION as BUNDLE_CONDITION
+from serviceidentity.domain.jwt import turning
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind, TrustDomain
 from serviceidentity.domain.pki.errors import PkiError
@@ -50,9 +53,12 @@ logger = logging.getLogger(__name__)
 class TrustDomainReconciler(Reconciler):
     """Makes or copies, activates and retires the authorities of a trust domain; publishes whom to trust, whom not."""
 
-    def __init__(self, *parts: Any, publisher: Publisher, crls: CrlRegistry, pki: Pki | None = None) -> None:
+    def __init__(
+        self, *parts: Any, publisher: Publisher, crls: CrlRegistry, tokens: TokenKeeper, pki: Pki | None = None
+    ) -> None:
         super().__init__(*parts)
         self._publisher = publisher
+        self._tokens = tokens
         self._crls = CrlIssuer(self._inventory, crls, self._writer)
         self._sources = Sources(self._secrets, self._inventory.authority_namespace, pki)
         self._source: dict[Key, Source | Held] = {}  # as read in the last pass
@@ -68,6 +74,7 @@ class TrustDomainReconciler(Reconciler):
             known = self._told.pop(key, None) is not None
             self._publisher.forget(key)
             self._keys.forget(key.name)
+            await self._tokens.forget(key)
             return None, known
         now = self._clock()
         if isinstance(entry.spec, InvalidSpecError):
@@ -77,10 +84,12 @@ class TrustDomainReconciler(Reconciler):
         domain = entry.spec
         done = await self._work(domain, entry, now)
         problem = done.problem or _nobody_signs(self._trust.of(domain.meta.name, now), done.seen)
-        due, publication = authority.deadline(done.seen, now), done.outcome.publication
-        more = self._keys_condition(done.seen)
+        publication, signing = done.outcome.publication, self._tokens.observe(domain)
+        due = earliest(authority.deadline(done.seen, now), turning.deadline(signing, now))
+        more = self._keys_condition(done.seen) + self._tokens.conditions(signing, done.tokens)
+        jwt = self._tokens.report(signing, entry.status, now)
         wanted = status.of_trust_domain(
-            done.seen, problem, due, entry.status, now, publication, done.lists, done.crl_problem, more
+            done.seen, problem, due, entry.status, now, publication, done.lists, done.crl_problem, more, jwt
         )
         was_ready = (entry.status.get("conditions") or [{}])[0].get("status")
         self._complain(key, entry, wanted)
@@ -96,23 +105,27 @@ class TrustDomainReconciler(Reconciler):
         text = wanted.get("nextActionTime")
         # Looking at keys and sources again is not in the status: it happens all the time and changes nothing as a rule.
         looks = [done.outcome.next_look, authority.last_use(done.seen, now), self._keys.next_look(key.name)]
-        looks.append(now + LOOK_EVERY if domain.root_is_elsewhere else None)
+        looks += [now + LOOK_EVERY if domain.root_is_elsewhere else None, self._tokens.next_look(done.tokens, now)]
         next_look = earliest(parse_time(text) if text else None, *looks)
         return next_look, ready["status"] != was_ready
 
     async def _publish(
-        self, domain: TrustDomain, trust: Trust | Held, recorded: Mapping[str, Any], now: datetime, crl: bytes
+        self, domain: TrustDomain, trust: Trust | Held, recorded: Mapping[str, Any], now: datetime, more: More
     ) -> Outcome:
-        """Publish the bundle. When other namespaces are waited for than before, the life of a new root may go on."""
-        before = self._publisher.waiting_for(domain, trust)
-        outcome = await self._publisher.publish(domain, trust, recorded.get("bundle") or {}, now, crl)
-        if self._publisher.waiting_for(domain, trust) != before:
+        """Publish the bundle. When others are waited for than before, the life of a new root or token key may go on."""
+        before = self._waiting_for(domain, trust, more)
+        outcome = await self._publisher.publish(domain, trust, recorded.get("bundle") or {}, now, more)
+        if self._waiting_for(domain, trust, more) != before:
             self._wake({domain.key})
         return outcome
 
+    def _waiting_for(self, domain: TrustDomain, trust: Trust | Held, more: More) -> tuple[list[str], list[str]]:
+        keys = self._publisher.waiting_for_keys(domain, more.jwks) if more.jwks else []
+        return self._publisher.waiting_for(domain, trust), keys
+
     def _complain(self, key: Key, entry: Entry[TrustDomain], wanted: Mapping[str, Any]) -> None:
         """One Event when a bundle, a revocation list or a source gets into trouble, or into another one."""
-        for type_ in (BUNDLE_CONDITION, status.CRL_READY, status.SOURCE_READY):
+        for type_ in (BUNDLE_CONDITION, status.CRL_READY, status.SOURCE_READY, turning.CONDITION):
             old, new = _condition(entry.status, type_), _condition(wanted, type_)
             if new.get("status") == "False" and new["reason"] != old.get("reason"):
                 self._events.emit(key, entry.meta.uid, new["reason"], new["message"], warning=True)
@@ -120,10 +133,11 @@ class TrustDomainReconciler(Reconciler):
     async def _work(self, domain: TrustDomain, entry: Entry[TrustDomain], now: datetime) -> "Done":
         """Do what is due for the authorities and their revocation lists, each unless it is backing off, and publish."""
         blocked = status.backing_off(entry.status, entry.meta, now)
-        problem = blocked.get("Ready") or self._name_in_use(domain)
+        in_use = self._name_in_use(domain)
+        problem = blocked.get("Ready") or in_use
         done = Done(Hierarchy(domain, ()), problem=problem, crl_problem=blocked.get(status.CRL_READY))
         told = self._told.setdefault(domain.key, self._trust.of(domain.meta.name, now))
-        await self._keys.open(domain, self._trust.views(domain))
+        await self._keys.open(domain, [*self._trust.views(domain), *self._tokens.views(domain)])
         await self._look_elsewhere(domain, now)
         done.seen = Hierarchy(domain, (), source=self._source.get(domain.key))
         if done.problem is None:
@@ -133,6 +147,12 @@ class TrustDomainReconciler(Reconciler):
                 done.problem = error.problem
             except CrlFailure as error:
                 done.crl_problem = error.failure
+        done.tokens = await self._tokens.advance(domain, in_use, now)
+        if done.problem is None:
+            try:
+                await self._protect(domain)
+            except Unresolved as error:
+                done.problem = error.problem
         trust = self._trust.of(domain.meta.name, now)
         if trust != told:
             self._told[domain.key] = trust
@@ -141,7 +161,7 @@ class TrustDomainReconciler(Reconciler):
         with contextlib.suppress(MalformedError):  # told below; without trust the last bundle stays
             done.lists = await self._bring_lists_up_to_date(domain, entry, done, now)
         crl = crls.published(done.lists, now) if done.lists is not None else b""
-        done.outcome = await self._publish(domain, trust, entry.status, now, crl)
+        done.outcome = await self._publish(domain, trust, entry.status, now, More(crl, done.tokens.jwks))
         try:
             done.seen = self._observe(domain, _active_roots(entry.status), now)
         except MalformedError as error:
@@ -197,9 +217,10 @@ class TrustDomainReconciler(Reconciler):
 
     def _keys_condition(self, seen: Hierarchy) -> list[tuple[str, bool, str, str]]:
         """Return how private keys are stored, where they are to be encrypted."""
-        if not self._keys.encrypts or not any(item.key_is_here for item in seen.authorities):
+        tokens = self._tokens.stored(seen.domain)
+        if not self._keys.encrypts or not (tokens or any(item.key_is_here for item in seen.authorities)):
             return []
-        return [sealing.report(seen.authorities, self._keys.current, self._keys.trouble(seen.domain.meta.name))]
+        return [sealing.report(seen.authorities, self._keys.current, self._keys.trouble(seen.domain.meta.name), tokens)]
 
     def _name_in_use(self, domain: TrustDomain) -> Held | None:
         """Say whether another TrustDomain has this SPIFFE trust domain already, with authorities or by its age.
@@ -243,7 +264,6 @@ class TrustDomainReconciler(Reconciler):
             match step:
                 case None:
                     await self._repair(domain, seen.authorities)
-                    await self._protect(domain)
                     return
                 case Held():
                     raise Unresolved(step)
@@ -329,32 +349,46 @@ class TrustDomainReconciler(Reconciler):
         asked, name = domain.meta.annotations.get(sealing.REWRAP_ANNOTATION), domain.meta.name
         newer = await self._keys.check(name, asked)
         dues = [sealing.sealing_due(item, self._keys.current, domain.meta) for item in self._trust.authorities(domain)]
-        if not newer and sealing.Sealing.REWRAP in dues:
+        stored = self._tokens.stored(domain)
+        dues += [Sealing.REWRAP for kek in stored.values() if kek is not None and kek != self._keys.current]
+        if not newer and Sealing.REWRAP in dues:
             # Another operator may know of a newer key than this one has heard of: not its work back and forth.
             newer = await self._keys.check(name, asked, at_once=True)
         if newer:
             self._wake(list(self._inventory.domains))
         if self._keys.encrypts and self._keys.current is None:
             return  # not known yet
-        done = []
+        done: list[str] = []
+        try:
+            await self._store_as_due(domain, done)
+        except SealingFailedError:
+            pass  # the guard knows what is wrong, and when to try again
+        else:
+            self._keys.settled(name)
+        if done:
+            logger.info("%s: %s", domain.key, "; ".join(done))
+            self._events.emit(domain.key, domain.meta.uid, sealing.KEYS_STORED, "; ".join(done))
+
+    async def _store_as_due(self, domain: TrustDomain, done: list[str]) -> None:
+        """Store every private key as is due; add what was done to `done`. Raises SealingFailedError and Unresolved."""
         for item in self._trust.authorities(domain):
             due = sealing.sealing_due(item, self._keys.current, domain.meta)
             if due is None or isinstance(item.key, Locked):
                 continue
             content = SecretContent(item.view.type, item.view.data, ownership.records_of(item.view))
             try:
-                content = await self._keys.apply(due, domain, item, content)
-            except PortError:
-                break  # the guard knows what is wrong, and when to try again
+                content = await self._keys.apply(due, domain, item.view, content)
+            except PortError as error:
+                raise SealingFailedError(str(error)) from None
             content = ownership.with_content_id(content, secrets.token_hex(8))
             found = self._inventory.secrets.get((item.view.namespace, item.view.name))
             await self._store(domain, item.role, item.generation, content, found)
             done.append(f"{due.value} the key in Secret {item.view.name}")
-        else:
-            self._keys.settled(name)
-        if done:
-            logger.info("%s: %s", domain.key, "; ".join(done))
-            self._events.emit(domain.key, domain.meta.uid, sealing.KEYS_STORED, "; ".join(done))
+        try:
+            told = await self._tokens.protect(domain)
+        except (ForeignSecretError, RejectedError, MissingError) as error:
+            raise Unresolved(Failure(status.REJECTED, str(error))) from None
+        done += [told] if told else []
 
     async def _store(
         self, domain: TrustDomain, role: Role, generation: int, content: SecretContent, seen: SecretView | None
@@ -387,6 +421,7 @@ class Done:
 
     seen: Hierarchy
     lists: Lists | None = None
+    tokens: Kept = field(default_factory=Kept)
     outcome: Outcome = field(default_factory=lambda: Outcome(None, None))
     problem: Held | Failure | None = None
     crl_problem: Failure | Held | None = None

@@ -6,6 +6,7 @@ from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.keyguard import KeyGuard
 from serviceidentity.domain import authority, ownership
 from serviceidentity.domain.authority import Authority, Hierarchy, Trust, crl_records
+from serviceidentity.domain.jwt.authority import secret_name
 from serviceidentity.domain.material import Held, MalformedError, SecretView
 from serviceidentity.domain.model import Kind, TrustDomain, trust_domain_key
 from serviceidentity.domain.schedule import upcoming
@@ -61,7 +62,7 @@ class TrustRegistry:
         views = []
         for location in sorted(self._inventory.locations_of(domain.key)):
             view = self._inventory.good(location) or self._inventory.secrets.get(location)
-            if view is None or view.type == crl_records.SECRET_TYPE:
+            if view is None or view.type == crl_records.SECRET_TYPE or location[1] == secret_name(domain.meta.name):
                 continue
             if ownership.is_owned(view, Kind.TRUST_DOMAIN, domain.meta):
                 views.append(view)

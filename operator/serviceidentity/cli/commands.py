@@ -17,6 +17,8 @@ from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import AuthorityState, Role
 from serviceidentity.domain.authority.sealing import KEYS_ENCRYPTED, REWRAP_ANNOTATION
 from serviceidentity.domain.authority.signing import ACTIVATE_ANNOTATION, ROTATE_ROOT_ANNOTATION
+from serviceidentity.domain.jwt.turning import REVOKE_ANNOTATION as REVOKE_JWT
+from serviceidentity.domain.jwt.turning import ROTATE_ANNOTATION as ROTATE_JWT
 from serviceidentity.domain.model import Kind
 from serviceidentity.errors import ConflictError, MissingError, ServiceIdentityError
 
@@ -24,6 +26,8 @@ REQUESTS: Final = {
     "prepare": (ROTATE_ROOT_ANNOTATION, "a new root is being prepared"),
     "rotate": (ownership.ROTATE_ANNOTATION, "a new intermediate is being prepared"),
     "rewrap": (REWRAP_ANNOTATION, "private keys are encrypted anew, with the newest key-encryption key"),
+    "rotate-jwt": (ROTATE_JWT, "a new token key is being prepared; it signs when everyone has had it for its lead"),
+    "revoke-jwt": (REVOKE_JWT, "a new token key signs; what the earlier ones signed is refused"),
     "activate": (ACTIVATE_ANNOTATION, "what is prepared signs as soon as everyone has it"),
 }
 _ATTEMPTS: Final = 5
@@ -116,6 +120,8 @@ async def ask(client: KubeClient, domain: str, step: str) -> str:
         raise UsageError(f"the root of {domain} is the one above Vault's issuer: make the new one there")
     if step == "rewrap" and not _encrypts(item):
         raise UsageError(f"the private keys of {domain} are stored in plain: the operator has no --ca-key-encryption")
+    if step in ("rotate-jwt", "revoke-jwt") and not _token_keys(item):
+        raise UsageError(f"{domain} has no token keys: nobody asks for them")
     if step in _BROUGHT_BY and "vault" in item["spec"].get("leaves", {}):
         raise UsageError(f"the authorities of {domain} are Vault's: make the new one there")
     prepared = [one for one in _authorities(item) if one["state"] == AuthorityState.PREPARED]
@@ -130,7 +136,7 @@ async def ask(client: KubeClient, domain: str, step: str) -> str:
 
 
 async def ca_status(client: KubeClient, domain: str) -> str:
-    """Return a table of a trust domain's authorities, and one of its conditions."""
+    """Return a table of a trust domain's authorities, one of its token keys, if any, and one of its conditions."""
     item = await _get(client, Kind.TRUST_DOMAIN, "", domain)
     rows = [["AUTHORITY", "STATE", "NOT AFTER", "NEXT", "CRL", "FINGERPRINT"]]
     for found in _authorities(item):
@@ -138,7 +144,17 @@ async def ca_status(client: KubeClient, domain: str) -> str:
         following = ", ".join(f"{field.removesuffix('Time')} {time}" for field, time in upcoming)
         last = [_list_of(found), found["fingerprint"]]
         rows.append([found["secretName"], found["state"], found["notAfter"], following or "-", *last])
-    return f"{_table(rows)}\n\n{_conditions(item)}"
+    keys = [["TOKEN KEY", "STATE", "SIGNS FROM", "UNTIL"]]
+    keys += [
+        [key["keyID"], key["state"], key.get("activationTime", "-"), key.get("retirementTime", "-")]
+        for key in _token_keys(item)
+    ]
+    tokens = f"{_table(keys)}\n\n" if len(keys) > 1 else ""
+    return f"{_table(rows)}\n\n{tokens}{_conditions(item)}"
+
+
+def _token_keys(item: Json) -> list[Json]:
+    return list(((item.get("status") or {}).get("jwt") or {}).get("keys") or ())
 
 
 def _encrypts(item: Json) -> bool:

@@ -76,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
         ("rotate", "make a new intermediate; it signs after the propagation time"),
         ("activate", "let what is prepared and published sign now"),
         ("rewrap", "encrypt the private keys anew, with the newest key-encryption key; nothing is re-issued"),
+        ("rotate-jwt", "make a new token key; it signs when everyone has had it for its lead"),
+        ("revoke-jwt", "make a new token key that signs at once; whatever the earlier ones signed is refused"),
         ("taint", "replace everything under an authority, then remove it"),
         ("untaint", "take a taint back"),
     ):

@@ -55,6 +55,7 @@ OWNED_FIELDS: Final = (
     "backoff",
     "authorities",
     "bundle",
+    "jwt",
     *CONNECTION_FIELDS,
     *STATUS_FIELDS,
     ROLLOUT,
@@ -168,11 +169,12 @@ def of_trust_domain(
     lists: Lists | None = None,
     crl_problem: Failure | Held | None = None,
     more: Sequence[tuple[str, bool, str, str]] = (),
+    jwt: Mapping[str, Any] | None = None,
 ) -> Json:
     """Return the whole status of a trust domain.
 
     `publication` says what became of its bundle, if it publishes one; `lists` are its revocation lists, as far as they
-    can be known; `more` has conditions beside these.
+    can be known; `more` has conditions beside these; `jwt` is what is told of its token keys.
     """
     domain = seen.domain
     if problem is None:
@@ -203,6 +205,8 @@ def of_trust_domain(
     }
     if publication is not None:
         status["bundle"] = publication.report(previous.get("bundle") or {})
+    if jwt:
+        status["jwt"] = dict(jwt)
     failures = [failure for failure in (problem, crl_problem) if isinstance(failure, Failure)]
     # A list that can't be written is an outage: a revocation that is asked for meanwhile must not wait for hours.
     ends = now if isinstance(crl_problem, Failure) else _signs_until(seen, now)

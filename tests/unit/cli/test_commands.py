@@ -158,3 +158,20 @@ def test_an_identity_of_which_only_conditions_are_known_has_no_empty_braces():
     server.body["status"] = {"conditions": [condition], "observedGeneration": 1}
     told = asyncio.run(commands.status(server, "shop", "default"))
     assert told.splitlines()[-1].split() == ["Ready", "False", "VaultConnectionNotFound", "there", "is", "none"]
+
+
+def test_token_keys_are_shown_and_asked_for():
+    server = Server()
+    for authority in server.body["status"]["authorities"]:
+        authority["notAfter"] = "2027-01-01T00:00:00Z"
+    with pytest.raises(commands.UsageError, match="no token keys"):
+        asyncio.run(commands.ask(server, "default", "rotate-jwt"))
+    assert "TOKEN KEY" not in asyncio.run(commands.ca_status(server, "default"))
+    server.body["status"]["jwt"] = {
+        "keys": [{"keyID": "abc", "state": "Active", "activationTime": "2026-01-01T12:00:00Z"}]
+    }
+    text = asyncio.run(commands.ca_status(server, "default"))
+    assert "abc         Active   2026-01-01T12:00:00Z   -" in text
+    for step in ("rotate-jwt", "revoke-jwt"):
+        assert "default: a new token key" in asyncio.run(commands.ask(server, "default", step))
+        assert f"serviceidentity.dev/{step}" in server.body["metadata"]["annotations"]

@@ -5,6 +5,7 @@ by what it holds.
 """
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ JKS_KEY: Final = "truststore.jks"
 PKCS12_KEY: Final = "truststore.p12"
 SPIFFE_KEY: Final = "bundle.spiffe.json"
 CRL_KEY: Final = "ca.crl"
+JWKS_KEY: Final = "jwks.json"
 SIZE_LIMIT: Final = 1 << 20  # of a ConfigMap's or Secret's data, in bytes
 MOST_REFRESH: Final = timedelta(minutes=5)  # SPIFFE Trust Domain and Bundle 4.1.2: what is assumed without a hint
 REFRESHES: Final = 10  # as often a consumer looks during the propagation time
@@ -47,6 +49,12 @@ class Bundle:
     sequence: int
     data: Mapping[str, str] = field(repr=False)
     password: str = field(repr=False, default="")
+    jwks: bytes = b""
+
+    @property
+    def digest(self) -> str:
+        """What makes two states of the bundle the same, and is numbered by `sequence`."""
+        return digest_of(self.roots, self.jwks)
 
     def is_held_by(self, data: Mapping[str, str]) -> bool:
         """Say whether a copy's data is this bundle: the same bytes, and for PKCS#12 the same roots."""
@@ -60,8 +68,17 @@ class Bundle:
         return _opened(encoded, self.password) == tuple(root.certificate for root in self.roots.all)
 
 
-def assemble(roots: Roots, spec: BundleSpec, sequence: int, refresh: int, crl: bytes = b"") -> Bundle:
-    """Return the bundle of these roots. `crl` is published as it is under ca.crl, if there is one.
+def digest_of(roots: Roots, jwks: bytes) -> str:
+    """Return a SHA-256, in hexadecimal, over the roots and, if there are any, the keys that verify tokens."""
+    if not jwks:
+        return roots.digest
+    return hashlib.sha256(f"{roots.digest}/{hashlib.sha256(jwks).hexdigest()}".encode()).hexdigest()
+
+
+def assemble(
+    roots: Roots, spec: BundleSpec, sequence: int, refresh: int, crl: bytes = b"", jwks: bytes = b""
+) -> Bundle:
+    """Return the bundle of these roots. `crl` and `jwks` are published as they are, if there are any.
 
     Raises TooLargeError.
     """
@@ -75,18 +92,20 @@ def assemble(roots: Roots, spec: BundleSpec, sequence: int, refresh: int, crl: b
         data[PKCS12_KEY] = formats.pkcs12_truststore(ordered, password.encode())
     if BundleFormat.SPIFFE in spec.formats:
         own = [root.certificate for root in roots.own]
-        data[SPIFFE_KEY] = spiffe_bundle(own, sequence, refresh)
+        data[SPIFFE_KEY] = spiffe_bundle(own, sequence, refresh, jwks)
     if crl:
         data[CRL_KEY] = crl
+    if jwks:
+        data[JWKS_KEY] = jwks
     size = sum(len(key) + len(value) for key, value in data.items())
     if size > SIZE_LIMIT:
         raise TooLargeError(f"the bundle has {size} bytes; an object in Kubernetes holds {SIZE_LIMIT}")
     encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-    return Bundle(roots, sequence, MappingProxyType(encoded), password)
+    return Bundle(roots, sequence, MappingProxyType(encoded), password, jwks)
 
 
 def next_sequence(digest: str, recorded: Mapping[str, Any] | None, copies: Iterable[tuple[int, str]]) -> int:
-    """Return the sequence number of the roots with this digest: the known one, or one more than any known.
+    """Return the sequence number of the state with this digest: the known one, or one more than any known.
 
     The status has the last one. Published `copies` (sequence, digest) count too, for an operator that was killed
     between publishing and reporting, or whose status was lost; but anybody may have edited them, so what is far from
@@ -107,10 +126,17 @@ def refresh_hint(propagation: timedelta) -> int:
     return max(1, int(min(MOST_REFRESH, propagation / REFRESHES).total_seconds()))
 
 
-def spiffe_bundle(roots: Iterable[x509.Certificate], sequence: int, refresh: int) -> bytes:
-    """Return the SPIFFE Trust Domain and Bundle document (a JWKS, RFC 7517) of a trust domain's X.509 authorities."""
+def spiffe_bundle(roots: Iterable[x509.Certificate], sequence: int, refresh: int, jwks: bytes = b"") -> bytes:
+    """Return the SPIFFE Trust Domain and Bundle document (a JWKS, RFC 7517) of a trust domain.
+
+    It has the X.509 authorities, and the keys of the JWK Set `jwks` for JWT-SVIDs.
+    """
+    tokens = json.loads(jwks)["keys"] if jwks else []
     document = {
-        "keys": [{"use": "x509-svid", **_jwk(root), "x5c": [_base64(root)]} for root in roots],
+        "keys": [
+            *({"use": "x509-svid", **_jwk(root), "x5c": [_base64(root)]} for root in roots),
+            *({**jwk, "use": "jwt-svid"} for jwk in tokens),
+        ],
         "spiffe_sequence": sequence,
         "spiffe_refresh_hint": refresh,
     }

@@ -8,7 +8,7 @@ from typing import Final
 
 from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import ROLE_LABEL
-from serviceidentity.domain.bundle.assembly import PEM_KEY, PKCS12_KEY, Bundle
+from serviceidentity.domain.bundle.assembly import JWKS_KEY, PEM_KEY, PKCS12_KEY, Bundle
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import API_VERSION, BundleSpec, Kind, Meta, StoreKind, TrustDomain
 from serviceidentity.domain.ownership import Metadata
@@ -105,7 +105,7 @@ def leftover(domain: TrustDomain, target: Place, seen: SecretView, *, served: bo
 
 def content_for(bundle: Bundle, spec: BundleSpec) -> SecretContent:
     """Return what a copy holds, and the record beside it. Who edits PKCS#12, which has no other form, leaves its ID."""
-    record = {SEQUENCE_ANNOTATION: str(bundle.sequence), DIGEST_ANNOTATION: bundle.roots.digest}
+    record = {SEQUENCE_ANNOTATION: str(bundle.sequence), DIGEST_ANNOTATION: bundle.digest}
     if PKCS12_KEY in bundle.data:
         record[ownership.CONTENT_ID_ANNOTATION] = hashlib.sha256(bundle.data[PKCS12_KEY].encode()).hexdigest()[:16]
     return SecretContent(_TYPES[spec.kind], bundle.data, MappingProxyType(record))
@@ -128,6 +128,11 @@ def metadata_for(domain: TrustDomain, target: Place, bundle: Bundle) -> Metadata
 def holds_roots(seen: SecretView | None, bundle: Bundle) -> bool:
     """Say whether a copy holds the bundle's roots, whatever else may be wrong with it."""
     return seen is not None and seen.data.get(PEM_KEY) == bundle.data[PEM_KEY]
+
+
+def holds_jwks(seen: SecretView | None, bundle: Bundle) -> bool:
+    """Say whether a copy holds the bundle's keys for tokens, whatever else may be wrong with it."""
+    return seen is not None and seen.data.get(JWKS_KEY) == bundle.data.get(JWKS_KEY)
 
 
 def recorded_sequence(annotations: Mapping[str, str]) -> tuple[int, str] | None:

@@ -81,7 +81,7 @@ class Publication:
             return report | {name: previous[name] for name in kept if name in previous}
         roots = self.bundle.roots
         report |= {"published": self.selected - len(self.troubles), "roots": len(roots.all)}
-        report |= {"sequence": self.bundle.sequence, "digest": roots.digest}
+        report |= {"sequence": self.bundle.sequence, "digest": self.bundle.digest}
         if roots.extra:
             report["extraRoots"] = [
                 {

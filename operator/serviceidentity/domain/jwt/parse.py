@@ -44,7 +44,7 @@ def token_issuer(spec: Json) -> TokenIssuerSpec:
     """Read `spec.jwt` of a trust domain's spec; without the block all is as by default."""
     given = block(spec, "jwt", "spec")
     issuer = text(given, "issuer", PATH, "") or None
-    if issuer is not None and not _is_issuer(issuer):
+    if issuer is not None and not is_issuer(issuer):
         raise InvalidSpecError(f"{PATH}.issuer", "must be an https URL without query, fragment or slash at its end")
     return TokenIssuerSpec(_rotation(given, LONGEST_LIFETIME), issuer, asked_for=spec.get("jwt") is not None)
 
@@ -113,8 +113,11 @@ def _template(given: Json, path: str = PATH) -> tuple[dict[str, str], dict[str, 
     return dict(block(template, "labels", where)), dict(block(template, "annotations", where))
 
 
-def _is_issuer(url: str) -> bool:
-    """OpenID Connect Discovery 1.0, 3: an https URL with host, perhaps port and path, and no query or fragment."""
+def is_issuer(url: str) -> bool:
+    """Say whether it can be an `iss`: https with host, perhaps port and path, no query or fragment.
+
+    OpenID Connect Discovery 1.0, 3.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -1,7 +1,8 @@
 """Signing keys as a ring of keys (domain/key_ring.py): how they are written and read, and their public JWK Set."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -30,15 +31,24 @@ def to_json(ring: Ring) -> bytes:
     return json.dumps({"keys": [_to_jwk(key) for key in ring.keys]}, separators=(",", ":")).encode()
 
 
-def from_json(text: bytes) -> Ring:
-    """Read what `to_json` wrote. Raises MalformedError on anything else, including a key that is not its ID's."""
+def from_json(text: bytes, *, public: bool = False) -> Ring:
+    """Read what `to_json` wrote; with `public`, the public halves alone.
+
+    Raises MalformedError on anything else, including a key that is not its ID's.
+    """
     try:
-        keys = tuple(_from_jwk(jwk) for jwk in json.loads(text)["keys"])
+        keys = tuple(_from_jwk(jwk, _check_public if public else _check) for jwk in json.loads(text)["keys"])
     except MalformedError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise MalformedError("the keys are not a JWK Set of this operator") from None
     return key_ring.checked(keys)
+
+
+def public(ring: Ring) -> Ring:
+    """Return the ring of the public halves: it signs nothing, and holds no secret."""
+    halves = ((key, json.dumps(jose.public_jwk(key.material), separators=(",", ":"))) for key in ring.keys)
+    return Ring(tuple(replace(key, material=KeyMaterial(half.encode())) for key, half in halves))
 
 
 def jwks(ring: Ring) -> bytes:
@@ -52,10 +62,10 @@ def _to_jwk(key: RingKey) -> dict[str, Any]:
     return jwk | ({"until": format_time(key.until)} if key.until else {})
 
 
-def _from_jwk(jwk: Mapping[str, Any]) -> RingKey:
-    private = {name: value for name, value in jwk.items() if name not in _OURS}
-    material = KeyMaterial(json.dumps(private, separators=(",", ":"), sort_keys=True).encode())
-    _check(material)
+def _from_jwk(jwk: Mapping[str, Any], check: Callable[[KeyMaterial], None]) -> RingKey:
+    half = {name: value for name, value in jwk.items() if name not in _OURS}
+    material = KeyMaterial(json.dumps(half, separators=(",", ":"), sort_keys=True).encode())
+    check(material)
     until = parse_time(jwk["until"]) if "until" in jwk else None
     return RingKey(jwk["kid"], material, KeyState(jwk["state"]), parse_time(jwk["changed"]), until)
 
@@ -63,3 +73,10 @@ def _from_jwk(jwk: Mapping[str, Any]) -> RingKey:
 @lru_cache(maxsize=4096)  # checking a private RSA key takes 30 ms; a ring is read at each look at its identity
 def _check(material: KeyMaterial) -> None:
     jose.load_private(material)
+
+
+@lru_cache(maxsize=4096)
+def _check_public(material: KeyMaterial) -> None:
+    jwk = json.loads(material.reveal())
+    if jose.read_public(jwk)[0].thumbprint() != jwk["kid"]:
+        raise MalformedError("a key does not match its ID")

@@ -1,0 +1,1 @@
+"""The token keys of trust domains: kept, rotated, published, and handed to whoever mints tokens."""
