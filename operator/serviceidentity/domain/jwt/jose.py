@@ -180,12 +180,7 @@ def header_of(token: str) -> dict[str, Any]:
 def unverified(token: str) -> Token:
     """Take a token apart without verifying anything. Raises SignatureError when it is no compact JWS of claims."""
     header, payload, _ = _parts(token)
-    try:
-        return Token(_header(header), _object(payload))
-    except SignatureError:
-        raise
-    except MalformedError:
-        raise SignatureError("what it carries is no JSON object of claims") from None
+    return Token(_header(header), _claims(payload))
 
 
 def algorithm_named(name: object) -> Algorithm | None:
@@ -203,15 +198,18 @@ def verify(token: str, key: Jwk, algorithm: Algorithm) -> dict[str, Any]:
 
     Raises SignatureError. Nothing of the claims is checked but that they are a JSON object.
     """
-    claims = unverified(token).claims
+    return _claims(verify_signature(token, key, algorithm))
+
+
+def verify_signature(token: str, key: Jwk, algorithm: Algorithm) -> bytes:
+    """Verify as `verify` does; return what was signed, whatever it is. Raises SignatureError."""
     name = header_of(token)["alg"]
     if algorithm_named(name) is not algorithm:
         raise SignatureError("the token's algorithm is not the key's")
     try:
-        jws.deserialize_compact(token.encode(), key, registry=_Registry(name))
+        return jws.deserialize_compact(token.encode(), key, registry=_Registry(name)).payload
     except (JoseError, ValueError, TypeError):
         raise SignatureError("the signature does not verify") from None
-    return claims
 
 
 def _parts(token: str) -> tuple[bytes, bytes, bytes]:
@@ -238,6 +236,13 @@ def _header(text: bytes) -> dict[str, Any]:
     if "crit" in header or "b64" in header:  # RFC 7515 4.1.11, RFC 7797: there is no extension that is understood here
         raise SignatureError("its header asks for an extension that is not supported")
     return header
+
+
+def _claims(payload: bytes) -> dict[str, Any]:
+    try:
+        return _object(payload)
+    except MalformedError:
+        raise SignatureError("what it carries is no JSON object of claims") from None
 
 
 def _import(jwk: Json) -> tuple[Jwk, Algorithm]:
