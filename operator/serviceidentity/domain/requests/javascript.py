@@ -1,4 +1,4 @@
-"""JSON as JavaScript's JSON.stringify writes what JSON.parse has read (ECMA-262 25.5): signatures are over that text."""
+"""JSON as JavaScript's JSON.stringify writes what JSON.parse has read (ECMA-262 25.5): what signatures are over."""
 
 import json
 import math
