@@ -83,6 +83,12 @@ def test_a_refused_token_gives_every_reason_in_order(run):
     assert found["unproven"]["claims"]["sub"] == "shop/a"
 
 
+def test_what_an_accepted_token_says_does_not_drive_the_terminal(run):
+    token = signed(CLAIMS | {"sub": "\x1b[2Jä"})
+    code, shown = run("token", "--jwks", "jwks", *AT, jwks=jwks(), stdin=token.encode())
+    assert (code, "\\x1b[2J" in shown) == (0, True)
+
+
 def test_what_was_not_checked_is_said(run):
     code, shown = run("token", "--jwks", "jwks", "-o", "json", *AT, jwks=jwks(), stdin=signed(CLAIMS).encode())
     assert code == 0
