@@ -76,6 +76,7 @@ def test_a_header_is_there_once_in_any_case(name):
     assert reasons(without | {name: ""})[0] == "NotSigned"
     assert reasons([*headers().items(), (name.upper(), headers()[name])])[0] == "NotSigned"
     assert reasons(without | {name.lower(): headers()[name]}) == []
+    assert reasons([*headers().items(), (name, "")])[0] == "NotSigned"
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "1e3", "\u0661", " 1", "1" * 16, "9" * 5000, "0x1", "+1"])
