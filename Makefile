@@ -57,6 +57,7 @@ lock: $(VENV)/ready ## resolve the dependencies anew (versions and hashes, no ad
 	$(UV_COMPILE) --upgrade pyproject.toml --output-file requirements/runtime.txt
 	$(UV_COMPILE) --upgrade pyproject.toml --extra dev --output-file requirements/dev.txt
 	$(UV_COMPILE) --upgrade --group go --output-file requirements/go.txt
+	$(UV_COMPILE) --upgrade --group node --output-file requirements/node.txt
 	$(UV_COMPILE) --upgrade --group build --output-file requirements/build.txt
 
 image: ## build the container image with buildah or docker
@@ -65,13 +66,15 @@ image: ## build the container image with buildah or docker
 clean: ## remove everything that was installed or built here
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-# The virtual environment, made anew when the lock file changes. A Go toolchain is installed only where there is none.
-$(VENV)/ready: requirements/dev.txt requirements/go.txt pyproject.toml
+# The virtual environment, made anew when the lock file changes. Go and Node are installed only where there is none.
+$(VENV)/ready: requirements/dev.txt requirements/go.txt requirements/node.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
 	@echo "installing the locked dependencies into $(VENV) ..." >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@command -v go >/dev/null || { echo "installing a Go toolchain into $(VENV) ..." >&2; \
 		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/go.txt; }
+	@command -v npm >/dev/null || { echo "installing Node into $(VENV) ..." >&2; \
+		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/node.txt; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -5,12 +5,14 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from serviceidentity.adapters.kube.client import KubeClient
-from serviceidentity.cli import commands, encryption
+from serviceidentity.cli import commands, encryption, verify
 from serviceidentity.config import DEFAULT_NAMESPACE
 from serviceidentity.domain.encryption.parse import is_secret_key
 from serviceidentity.domain.encryption.ring import KeyRing
@@ -67,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     _encryption(verbs, common)
+    verify.add_commands(verbs, common, _name, os.environ.get("SIO_AUTHORITY_NAMESPACE") or DEFAULT_NAMESPACE)
 
     ca = verbs.add_parser("ca", help="the authorities of a TrustDomain", parents=[common])
     steps = ca.add_subparsers(dest="step", required=True, metavar="step")
@@ -145,15 +148,23 @@ def kubeconfig(given: str | None) -> str:
     return os.pathsep.join(found)
 
 
-async def run(arguments: argparse.Namespace) -> str:
-    """Carry the command out and return what to print. Raises PortError and commands.UsageError."""
-    if (answer := _offline(arguments)) is not None:
-        return answer
+@asynccontextmanager
+async def connected(arguments: argparse.Namespace) -> AsyncIterator[tuple[KubeClient, str]]:
+    """Connect to the cluster that is asked for; yields the client and the namespace. Raises UsageError, PortError."""
     path = kubeconfig(arguments.kubeconfig)
     context, own_namespace = commands.context_of(path, arguments.context)
     client = await KubeClient.connect(path, context)
     try:
-        namespace = arguments.namespace or own_namespace
+        yield client, arguments.namespace or own_namespace
+    finally:
+        await client.close()
+
+
+async def run(arguments: argparse.Namespace) -> str:
+    """Carry the command out and return what to print. Raises PortError and commands.UsageError."""
+    if (answer := _offline(arguments)) is not None:
+        return answer
+    async with connected(arguments) as (client, namespace):
         match arguments.verb:
             case "status":
                 return await commands.status(client, None if arguments.all_namespaces else namespace, arguments.name)
@@ -165,8 +176,6 @@ async def run(arguments: argparse.Namespace) -> str:
                 return await _about_encryption(client, arguments, namespace)
             case _:
                 return await _authority(client, arguments)
-    finally:
-        await client.close()
 
 
 def _offline(arguments: argparse.Namespace) -> str | None:
@@ -235,12 +244,28 @@ async def _authority(client: KubeClient, arguments: argparse.Namespace) -> str:
             return await commands.ask(client, domain, step)
 
 
+def _verify(arguments: argparse.Namespace) -> int:
+    """Print what came out of it. The exit code tells a refusal from what could not be found out."""
+    try:
+        answer, accepted = asyncio.run(verify.run(arguments, partial(connected, arguments)))
+        print(answer, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except (PortError, commands.UsageError) as error:
+        print(f"kubectl sid: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0 if accepted else 1
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: prints the answer, or one line on stderr and exit code 1."""
     grammar = parser()
     arguments = grammar.parse_args(argv)
     if arguments.verb == "status" and arguments.name is not None and arguments.all_namespaces:
         grammar.error("a name is one in one namespace: leave out --all-namespaces")
+    if arguments.verb == "verify":
+        sys.exit(_verify(arguments))
     try:
         print(asyncio.run(run(arguments)), flush=True)  # noqa: T201  # this is what a command is for
     except BrokenPipeError:  # `| head` has seen enough; nothing is left to be written when Python ends

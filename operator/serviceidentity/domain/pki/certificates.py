@@ -60,6 +60,7 @@ _SERIAL_BITS: Final = 159  # RFC 5280 4.1.2.2: positive and at most 20 octets, s
 # What reading a certificate or one of its extensions raises. Not all of these are ValueErrors.
 _UNREADABLE: Final = (
     ValueError,
+    TypeError,  # a name with an attribute of another type
     UnsupportedAlgorithm,
     InternalError,
     x509.InvalidVersion,
@@ -292,7 +293,7 @@ def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Say whether `issuer` signed the certificate: names agree and the signature verifies. Never raises."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, TypeError, *_UNREADABLE):
+    except (InvalidSignature, *_UNREADABLE):
         return False
     return True
 

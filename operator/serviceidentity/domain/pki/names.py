@@ -144,6 +144,11 @@ def is_dns_name(name: str) -> bool:
     return _DNS_NAME.fullmatch(name) is not None
 
 
+def is_spiffe_id(text: str) -> bool:
+    """Say whether this is a SPIFFE ID that a leaf can have: with a trust domain and a path."""
+    return _SPIFFE_ID.fullmatch(text) is not None
+
+
 def key_usage(usages: tuple[str, ...], profile: KeyProfile) -> x509.KeyUsage:
     """Return a leaf's key usage: always digitalSignature, never keyCertSign or cRLSign (RFC 5280 4.2.1.3).
 

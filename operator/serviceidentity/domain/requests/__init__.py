@@ -1,0 +1,1 @@
+"""Signed requests between services: the headers X-Service-ID, X-Timestamp and X-Signature."""
