@@ -85,9 +85,9 @@ class Observed:
     differs from `contents`.
     `published` says since when each consenting verifier's keyring has which key. `revoked` has the certificates of the
     trust domain that are revoked: fingerprint of the issuer ("" when that is not known) and serial number. `denied`
-    says of what nothing new may be issued, and why. `vault` has what is known of each of the identity's secrets of Vault, by name.
-    `decrypted` are the values of `spec.encrypted`, or why there are none. `token_issuer` signs the tokens of the trust
-    domain, unless it says why nobody does.
+    says of what nothing new may be issued, and why. `vault` has what is known of each of the identity's secrets of
+    Vault, by name. `decrypted` are the values of `spec.encrypted`, or why there are none. `token_issuer` signs the
+    tokens of the trust domain, unless it says why nobody does.
     """
 
     identity: Identity

@@ -1,10 +1,11 @@
-"""The credentials behind `spec.jwt.tokens`: a token that the trust domain signs, in a Secret of its own, for each entry.
+"""The credentials behind `spec.jwt.tokens`: a token that the trust domain signs, in a Secret of its own, each.
 
 When it is refreshed is read from the token itself, and is nowhere in the status: at rest a refresh is one write.
 """
 
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -22,7 +23,23 @@ from serviceidentity.domain.schedule import format_time, upcoming
 SECRET_TYPE: Final = "serviceidentity.dev/token"  # noqa: S105  # a Secret's type, not a secret
 DATA_KEY: Final = "token"
 
-Check = Callable[[TokenSpec, Observed, Token, datetime], Due | None]
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: whether this token, which `spec` asked for, has to be replaced now."""
+
+    spec: TokenSpec
+    seen: Observed
+    token: Token
+    now: datetime
+
+    @property
+    def issuer(self) -> TokenIssuer | None:
+        """Who signs now; None when nobody does, and then only what the token says itself can be judged."""
+        return self.seen.token_issuer if isinstance(self.seen.token_issuer, TokenIssuer) else None
+
+
+Check = Callable[[Question], Due | None]
 
 
 def read_token(view: SecretView) -> Token:
@@ -32,64 +49,60 @@ def read_token(view: SecretView) -> Token:
     return tokens.read(KeyMaterial(view.value(DATA_KEY)))
 
 
-def issuer_changed(spec: TokenSpec, seen: Observed, token: Token, now: datetime) -> Due | None:
+def issuer_changed(asked: Question) -> Due | None:
     """Verifiers compare `iss` with the issuer that they were told of."""
-    issuer = seen.token_issuer
-    if isinstance(issuer, TokenIssuer) and token.issuer != issuer.issuer:
+    if asked.issuer is not None and asked.token.issuer != asked.issuer.issuer:
         return Due(Reason.INCORRECT_ISSUER, "the trust domain's tokens have another issuer now")
     return None
 
 
-def key_withdrawn(spec: TokenSpec, seen: Observed, token: Token, now: datetime) -> Due | None:
+def key_withdrawn(asked: Question) -> Due | None:
     """A key that left the ring before its last token's end was revoked: verifiers refuse what it signed."""
-    issuer = seen.token_issuer
-    if isinstance(issuer, TokenIssuer) and token.key_id not in issuer.ring.key_ids:
+    if asked.issuer is not None and asked.token.key_id not in asked.issuer.ring.key_ids:
         return Due(Reason.ISSUER_TAINTED, "the key that signed the token was withdrawn")
     return None
 
 
-def not_genuine(spec: TokenSpec, seen: Observed, token: Token, now: datetime) -> Due | None:
+def not_genuine(asked: Question) -> Due | None:
     """Somebody edited it while nobody looked."""
-    issuer = seen.token_issuer
-    if isinstance(issuer, TokenIssuer) and not tokens.is_signed_by(issuer.ring, token):
+    if asked.issuer is not None and not tokens.is_signed_by(asked.issuer.ring, asked.token):
         return Due(Reason.SECRET_MISMATCH, "the signature of the token in the Secret does not verify")
     return None
 
 
-def request_changed(spec: TokenSpec, seen: Observed, token: Token, now: datetime) -> Due | None:
+def request_changed(asked: Question) -> Due | None:
     """The spec asks for other claims, another lifetime, or is about another service account."""
-    issuer = seen.token_issuer
-    known = isinstance(issuer, TokenIssuer)
-    other = known and token.subject != tokens.subject_of(spec, seen.identity, _domain(seen))
-    if other or token.lifetime != spec.lifetime or not tokens.same_claims(token, spec):
+    spec, token, identity = asked.spec, asked.token, asked.seen.identity
+    about = tokens.subject_of(spec, identity, asked.issuer.spiffe_domain) if asked.issuer else token.subject
+    if token.subject != about or token.lifetime != spec.lifetime or not tokens.same_claims(token, spec):
         return Due(Reason.REQUEST_CHANGED, "a token with other claims is asked for")
     return None
 
 
-def rotation_requested(spec: TokenSpec, seen: Observed, token: Token, now: datetime) -> Due | None:
+def rotation_requested(asked: Question) -> Due | None:
     """Somebody asked for a new one."""
-    if ownership.rotation_requested(seen.identity.meta, seen.contents[spec.secret_name]):
+    if ownership.rotation_requested(asked.seen.identity.meta, asked.seen.contents[asked.spec.secret_name]):
         return Due(Reason.ROTATION_REQUESTED, "a rotation was asked for")
     return None
 
 
-def expired(spec: TokenSpec, seen: Observed, token: Token, now: datetime) -> Due | None:
+def expired(asked: Question) -> Due | None:
     """Nobody accepts it any more (RFC 7519 4.1.4)."""
-    if now >= token.expires:
-        return Due(Reason.EXPIRED, f"the token expired at {format_time(token.expires)}")
+    if asked.now >= asked.token.expires:
+        return Due(Reason.EXPIRED, f"the token expired at {format_time(asked.token.expires)}")
     return None
 
 
-def from_the_future(spec: TokenSpec, seen: Observed, token: Token, now: datetime) -> Due | None:
+def from_the_future(asked: Question) -> Due | None:
     """The clock was put back: verifiers, whose clocks are right, don't accept the token yet (RFC 7519 4.1.5)."""
-    if token.issued > now + tokens.LONGEST_AHEAD:
+    if asked.token.issued > asked.now + tokens.LONGEST_AHEAD:
         return Due(Reason.RENEWING, "the token was signed by a clock that was ahead")
     return None
 
 
-def refresh_due(spec: TokenSpec, seen: Observed, token: Token, now: datetime) -> Due | None:
+def refresh_due(asked: Question) -> Due | None:
     """Two thirds of its life have passed."""
-    if now >= token.refresh_time(_seed(spec, seen)):
+    if asked.now >= asked.token.refresh_time(_seed(asked.spec, asked.seen)):
         return Due(Reason.RENEWING, "two thirds of the token's life have passed", routine=True)
     return None
 
@@ -146,8 +159,8 @@ class TokenSecret:
         self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None
     ) -> SecretContent:
         issuer = seen.token_issuer
-        if isinstance(issuer, Held):
-            raise LookupError("nobody signs tokens")
+        if not isinstance(issuer, TokenIssuer):
+            raise LookupError("nobody signs tokens")  # noqa: TRY004  # the type is not the caller's mistake
         token = tokens.mint(self.spec, seen.identity, issuer, secrets.token_hex(16), now)
         record = ownership.rotation_record(seen.identity.meta)
         return SecretContent.of(SECRET_TYPE, {DATA_KEY: token.reveal()}, record)
@@ -189,7 +202,8 @@ class TokenSecret:
             token = read_token(view)
         except MalformedError as error:
             return Due(Reason.MISSING_DATA, f"the Secret can't be used: {error}")
-        verdicts = (check(self.spec, seen, token, now) for check in REMINT)
+        asked = Question(self.spec, seen, token, now)
+        verdicts = (check(asked) for check in REMINT)
         return next((due for due in verdicts if due is not None), None)
 
     def _token(self, seen: Observed) -> Token | None:
@@ -203,7 +217,3 @@ class TokenSecret:
 def _seed(spec: TokenSpec, seen: Observed) -> str:
     """Return what spreads tokens that were signed in the same second: known after a restart, and no secret."""
     return f"{seen.identity.meta.uid}/{spec.name}"
-
-
-def _domain(seen: Observed) -> str:
-    return seen.token_issuer.spiffe_domain if isinstance(seen.token_issuer, TokenIssuer) else ""

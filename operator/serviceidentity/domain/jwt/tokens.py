@@ -1,4 +1,4 @@
-"""Tokens that a trust domain signs for services that don't sign themselves (RFC 7519): minting, and reading one back."""
+"""Tokens that a trust domain signs for services that don't sign themselves (RFC 7519): minted, and read back."""
 
 import json
 from collections.abc import Mapping
@@ -91,10 +91,10 @@ def read(text: KeyMaterial) -> Token:
     issued, expires = _time(claims.pop("iat", None)), _time(claims.pop("exp", None))
     if _time(claims.pop("nbf", None)) != issued - SKEW or expires <= issued:
         raise MalformedError("the token's times are not those of a token of this operator")
-    named = (key_id, claims.pop("iss", None), claims.pop("sub", None), claims.pop("jti", None))
-    if not all(isinstance(value, str) and value for value in named):
+    issuer, subject, token_id = claims.pop("iss", None), claims.pop("sub", None), claims.pop("jti", None)
+    if not all(isinstance(value, str) and value for value in (key_id, issuer, subject, token_id)):
         raise MalformedError("the token lacks kid, iss, sub or jti")
-    return Token(text, *map(str, named[:3]), issued, expires, claims)
+    return Token(text, str(key_id), str(issuer), str(subject), issued, expires, claims)
 
 
 def is_signed_by(ring: Ring, token: Token) -> bool:

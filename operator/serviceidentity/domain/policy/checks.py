@@ -8,8 +8,8 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import Any, Final
 
-from serviceidentity.domain.model import API_VERSION, CertificateSpec, Identity, Key, Kind, TrustDomain, spiffe_id
 from serviceidentity.domain.jwt.spec import TokenSpec
+from serviceidentity.domain.model import API_VERSION, CertificateSpec, Identity, Key, Kind, TrustDomain, spiffe_id
 from serviceidentity.domain.policy.patterns import Pattern, shown
 from serviceidentity.domain.policy.spec import ExpressionError, Namespace
 from serviceidentity.domain.schedule import format_duration
