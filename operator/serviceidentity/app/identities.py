@@ -23,7 +23,7 @@ from serviceidentity.domain import ownership, status
 from serviceidentity.domain import plan as planning
 from serviceidentity.domain.authority import Trust
 from serviceidentity.domain.credentials import credentials_of, keyring, revocation
-from serviceidentity.domain.credentials.base import NO_VALUES, Caller, Credential, Made, Observed, Reason
+from serviceidentity.domain.credentials.base import NO_ISSUER, NO_VALUES, Caller, Credential, Made, Observed, Reason
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.keystores import needs_password
 from serviceidentity.domain.credentials.token import TokenSecret
@@ -58,7 +58,9 @@ Obstacle = Held | Failure
 _PASSWORD_RETRY = timedelta(seconds=10)
 _REFUSED_RETRY = timedelta(minutes=15)  # a role or a right may be given at Vault any time, and no watch tells of it
 # At the first start, or in a new namespace: over before anyone could read of it.
-_PASSING = frozenset({"TrustDomainNotReady", DenialReason.NAMESPACE_NOT_SEEN.value, Problem.NOT_READ.value})
+_PASSING = frozenset(
+    {"TrustDomainNotReady", NO_ISSUER.reason, DenialReason.NAMESPACE_NOT_SEEN.value, Problem.NOT_READ.value}
+)
 
 
 class PasswordMissingError(ServiceIdentityError):
