@@ -2,7 +2,8 @@
 
 Literal text stands for itself. `*` stands for one or more characters of one label (between dots) or segment (between
 slashes); `**` as the whole first label, or as the whole last segment of a URI, stands for one or more of them.
-What tokens claim is in words between dots, slashes and colons; there `**` is the whole last word.
+What tokens claim is in words between dots, slashes and colons; there `**` is the last word, and stands for
+anything.
 `{namespace}`, `{name}` and `{serviceAccount}` stand for the identity's own.
 
 A value that has a dot itself would move the boundaries of labels: `{serviceAccount}` of an account called
@@ -187,7 +188,7 @@ class ClaimPattern:
     text: str
     words: tuple[Glob, ...]
     separators: tuple[str, ...]
-    more: bool  # one or more words after them
+    more: bool  # anything after them, but not nothing
 
     @classmethod
     def of(cls, text: str) -> "ClaimPattern":
@@ -203,7 +204,7 @@ class ClaimPattern:
         words, separators = _words(name)
         if self.more:
             known = len(self.words)
-            if len(words) <= known or not all(words[known:]):
+            if words[known:] in ([], [""]):
                 return False
             words, separators = words[:known], separators[:known]
         return separators == self.separators and all(
