@@ -9,7 +9,7 @@ from joserfc.jwk import KeySet
 
 from tests.controlplane import ControlPlane
 from tests.controlplane.operator import NAMESPACE
-from tests.e2e.support import Space, eventually, settled, trust_domain
+from tests.e2e.support import Space, eventually, trust_domain
 
 pytestmark = pytest.mark.e2e
 
@@ -66,10 +66,9 @@ def test_rights_are_given_by_the_platform_and_taken_away_by_it(space: Space, con
     assert verified(control_plane, token(space), "rights")["roles"] == ["admin"]
 
 
-def test_an_edit_is_undone_and_nothing_is_written_after_it(space: Space, control_plane: ControlPlane):
+def test_an_edit_is_undone_with_the_token_that_was_there(space: Space):
     space.apply("orders", asking())
     space.ready("orders")
     before = token(space)
     space.kubectl("patch", "secret", SECRET, "--type=merge", '--patch={"data": {"token": "YWJj"}}')
     eventually(lambda: token(space) == before)
-    assert settled(control_plane) == settled(control_plane)
