@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from joserfc import jwt
+from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from tests.controlplane import ControlPlane
@@ -72,3 +73,16 @@ def test_an_edit_is_undone_with_the_token_that_was_there(space: Space):
     before = token(space)
     space.kubectl("patch", "secret", SECRET, "--type=merge", '--patch={"data": {"token": "YWJj"}}')
     eventually(lambda: token(space) == before)
+
+
+def test_a_revoked_key_takes_its_tokens_along(space: Space, control_plane: ControlPlane):
+    trust_domain(control_plane, "revoking")
+    space.apply("orders", asking(trustDomainRef={"name": "revoking"}))
+    space.ready("orders")
+    before = token(space)
+    verified(control_plane, before, "revoking")
+    control_plane.kubectl("annotate", "td", "revoking", "serviceidentity.dev/revoke-jwt=1")
+    after = eventually(lambda: found if (found := token(space)) != before else None)
+    verified(control_plane, after, "revoking")
+    with pytest.raises(JoseError):
+        verified(control_plane, before, "revoking")

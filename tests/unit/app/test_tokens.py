@@ -33,6 +33,13 @@ async def restarted(world, issuer=None):
     return again
 
 
+async def at_rest(world):
+    """Let everyone look once more, the trust domain too, and count writes from there."""
+    world.engine.wake([*world.engine.inventory.domains, *world.engine.inventory.identities])
+    await world.settle()
+    world.api.writes.clear()
+
+
 async def to_next(world, key):
     """Move to the next deadline of the identity."""
     world.now = world.engine.queue._deadlines[key]
@@ -75,7 +82,7 @@ async def test_a_restarted_operator_signs_nothing_and_knows_when_to_go_on(world)
     key = world.apply(asking({}, STOCK))
     await world.settle()
     due = world.engine.queue._deadlines[key]
-    world.api.writes.clear()
+    await at_rest(world)
     world.now += 5 * MINUTE
     again = await restarted(world)
     assert again.api.writes == {}
@@ -89,7 +96,7 @@ async def test_a_restart_before_the_keys_are_there_writes_nothing(world):
     signed_by(world)
     key = world.apply(asking())
     await world.settle()
-    world.api.writes.clear()
+    await at_rest(world)
     again = await restarted(world, NO_ISSUER)
     assert again.api.writes == {}
     assert again.ready(key) == ("True", "Ready")

@@ -59,6 +59,7 @@ def test_several_audiences_are_a_list_and_rights_are_there_when_asked_for():
     assert claims["sub"] == "spiffe://example.org/ns/shop/sa/order-service"
 
 
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
 @pytest.mark.parametrize("algorithm", Algorithm)
 def test_the_published_set_verifies_a_token_of_every_algorithm(algorithm):
     keys = ring(algorithm=algorithm)
