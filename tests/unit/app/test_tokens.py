@@ -246,7 +246,7 @@ async def test_a_right_that_is_taken_back_is_kept_until_the_token_ends_and_not_r
 @scenario
 async def test_no_second_identity_gets_a_token_in_the_name_of_another(world):
     signed_by(world)
-    first = world.apply(asking({}, STOCK))
+    first = world.apply(asking({}, STOCK), creationTimestamp="2026-01-01T00:00:00Z")
     await world.settle()
     second = world.apply(
         asking(certificate={}, serviceAccountName="order-service"), name="other", uid="uid-2",

@@ -4,18 +4,21 @@ import json
 from base64 import b64encode, urlsafe_b64encode
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 
-from serviceidentity.domain import key_ring, plan, status
+from serviceidentity.domain import key_ring, parse, plan, status
+from serviceidentity.domain.credentials import credentials_of
 from serviceidentity.domain.credentials.base import Reason
 from serviceidentity.domain.jwt.jose import Algorithm
 from serviceidentity.domain.jwt.ring import maker
 from serviceidentity.domain.key_ring import Rhythm
 from serviceidentity.domain.material import Held
 from serviceidentity.domain.plan import Hold, Restore, Write
-from serviceidentity.domain.policy.checks import Denial, DenialReason
-from tests.unit.domain.builders import T0, with_data, with_spec
+from serviceidentity.domain.policy.checks import Denial, DenialReason, check_tokens
+from tests.unit.domain.builders import T0, domain, with_data, with_spec
 from tests.unit.jwt.issuers import (
     RING,
     SECRET,
@@ -233,3 +236,13 @@ def test_labels_that_are_asked_for_are_on_the_secret():
     seen = minted(waiting({"secretTemplate": {"labels": {"team": "orders"}, "annotations": {"note": "x"}}}))
     assert seen.contents[SECRET].labels["team"] == "orders"
     assert seen.contents[SECRET].annotations["note"] == "x"
+
+
+def test_the_example_asks_for_what_its_comments_say():
+    body = yaml.safe_load((Path(__file__).parents[3] / "examples" / "jwt" / "service-identity.yaml").read_text())
+    body["metadata"] |= {"uid": "u"}
+    found = parse.identity(body)
+    assert [one.spec.secret_name for one in credentials_of(found)] == [SECRET, "order-service-inventory-token"]
+    (denied,) = check_tokens(found, domain())
+    assert "spec.policy.tokens.permissions" in denied.message
+    assert check_tokens(found, domain(policy={"tokens": {"permissions": ["stock:read"]}})) == ()

@@ -80,7 +80,7 @@ def mint(spec: TokenSpec, identity: Identity, issuer: TokenIssuer, token_id: str
     return KeyMaterial(jose.sign(claims, key, algorithm, active.key_id).encode())
 
 
-@lru_cache(maxsize=8192)  # each look at an identity reads its tokens several times
+@lru_cache(maxsize=1024)  # each look at an identity reads its tokens several times
 def read(text: KeyMaterial) -> Token:
     """Read a token of ours. Raises MalformedError on anything else."""
     try:
@@ -103,7 +103,7 @@ def is_signed_by(ring: Ring, token: Token) -> bool:
     return key is not None and _is_signed(token.text, key.material)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def _is_signed(text: KeyMaterial, material: KeyMaterial) -> bool:
     key, algorithm = _loaded(material)
     try:
