@@ -1,9 +1,12 @@
 """What the policy of its trust domain says to an identity, with what the inventory knows of both."""
 
+from dataclasses import replace
+
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.trust_registry import TrustRegistry
+from serviceidentity.domain.jwt.tokens import service_subject
 from serviceidentity.domain.model import Identity, Key, TrustDomain, spiffe_id, trust_domain_key
-from serviceidentity.domain.policy.checks import Claim, Denial, check, spiffe_id_in_use
+from serviceidentity.domain.policy.checks import CERTIFICATE, Claim, Denial, check, check_tokens, spiffe_id_in_use
 from serviceidentity.domain.policy.spec import Namespace
 from serviceidentity.errors import InvalidSpecError
 
@@ -15,18 +18,21 @@ class Admission:
         self._inventory = inventory
         self._trust = trust
 
-    def denial(self, identity: Identity) -> Denial | None:
-        """Return why nothing new may be issued for the identity; None when it may, or when nobody can say.
+    def denials(self, identity: Identity) -> tuple[Denial, ...]:
+        """Return of what nothing new may be issued for the identity, and why; nothing when nobody can say.
 
-        Without a valid TrustDomain no certificate is issued anyway.
+        Without a valid TrustDomain no certificate and no token is issued anyway.
         """
         entry = self._inventory.domains.get(trust_domain_key(identity.trust_domain))
         if entry is None or isinstance(entry.spec, InvalidSpecError):
-            return None
+            return ()
         denied = check(identity, entry.spec, self._namespace(identity.meta.namespace))
-        if denied is not None or identity.certificate is None:
-            return denied
-        return spiffe_id_in_use(self._claims(identity, entry.spec), identity, entry.spec)
+        if denied is not None and denied.whole:
+            return (denied,)
+        found = (*([denied] if denied else ()), *check_tokens(identity, entry.spec))
+        others = _named(identity) - {denial.credential for denial in found}
+        taken = spiffe_id_in_use(self._claims(identity, entry.spec), identity, entry.spec) if others else None
+        return found if taken is None else (*found, *(replace(taken, credential=one) for one in sorted(others)))
 
     def spiffe_id(self, identity: Identity) -> str:
         """Return the identity's SPIFFE ID; empty when another identity has it, or its trust domain is not known."""
@@ -42,7 +48,7 @@ class Admission:
         return None if found is None else Namespace(name, found.labels, found.annotations)
 
     def _claims(self, identity: Identity, domain: TrustDomain) -> list[Claim]:
-        """Return who asks for a certificate with the identity's SPIFFE ID; nobody, when there is no other identity."""
+        """Return who asks for something with the identity's SPIFFE ID; nobody, when there is no other identity."""
         keys = self._inventory.identities_as(identity.meta.namespace, identity.service_account)
         if len(keys) == 1:
             return []
@@ -51,9 +57,17 @@ class Admission:
 
     def _claim(self, key: Key, trust_domain: str, wanted: str) -> Claim | None:
         entry = self._inventory.identities[key]
-        if entry.meta.deleting or isinstance(entry.spec, InvalidSpecError) or entry.spec.certificate is None:
+        if entry.meta.deleting or isinstance(entry.spec, InvalidSpecError) or not _named(entry.spec):
             return None
         if self._trust.spiffe_domain(entry.spec.trust_domain) != trust_domain:
             return None
         issued = bool(entry.status.get("certificate")) and entry.status.get("spiffeID") == wanted
+        subjects = {token.get("subject") for token in entry.status.get("tokens") or ()}
+        issued = issued or not subjects.isdisjoint((wanted, service_subject(key.namespace, entry.spec.service_account)))
         return Claim(key, issued, entry.meta.created)
+
+
+def _named(identity: Identity) -> set[str]:
+    """Return the credentials that say who the identity is: nobody else may have one with the same name."""
+    tokens = identity.jwt.tokens if identity.jwt is not None else ()
+    return {token.credential for token in tokens} | ({CERTIFICATE} if identity.certificate is not None else set())

@@ -28,6 +28,7 @@ from serviceidentity.domain.credentials.base import NO_ISSUER, NO_VALUES, Caller
 from serviceidentity.domain.credentials.hmac import read_ring
 from serviceidentity.domain.credentials.jwt import JwtKeys
 from serviceidentity.domain.credentials.keystores import needs_password
+from serviceidentity.domain.credentials.token import TokenSecret
 from serviceidentity.domain.credentials.vault import VaultSecret
 from serviceidentity.domain.encryption.opening import Problem
 from serviceidentity.domain.jwt import publication
@@ -62,7 +63,9 @@ Obstacle = Held | Failure
 _PASSWORD_RETRY = timedelta(seconds=10)
 _REFUSED_RETRY = timedelta(minutes=15)  # a role or a right may be given at Vault any time, and no watch tells of it
 # At the first start, or in a new namespace: over before anyone could read of it.
-_PASSING = frozenset({"TrustDomainNotReady", DenialReason.NAMESPACE_NOT_SEEN.value, Problem.NOT_READ.value})
+_PASSING = frozenset(
+    {"TrustDomainNotReady", NO_ISSUER.reason, DenialReason.NAMESPACE_NOT_SEEN.value, Problem.NOT_READ.value}
+)
 
 
 class PasswordMissingError(ServiceIdentityError):
@@ -113,7 +116,7 @@ class IdentityReconciler(Reconciler):
             )
             await self._report(key, entry, wanted)
             return None
-        denied = self._admission.denial(entry.spec)
+        denied = self._admission.denials(entry.spec)
         seen = await self._gathered(entry.spec, denied)
         self._pass_on_revocations(seen, now)
         plan = planning.plan(seen, now)
@@ -153,7 +156,8 @@ class IdentityReconciler(Reconciler):
         waits = (obstacle.retry for obstacle in failures.values() if isinstance(obstacle, Held))
         retry = self._rollouts.conclude(key, entry.meta.uid, rollout) if rollout else None
         again = self._vault.next_look(entry.spec)
-        return earliest(_next_look(wanted), planning.next_defect(seen, now), turn, retry, again, *waits)
+        unsaid = (planning.next_defect(seen, now), planning.next_refresh(seen, now))
+        return earliest(_next_look(wanted), *unsaid, turn, retry, again, *waits)
 
     def _pass_on_revocations(self, seen: Observed, now: datetime) -> None:
         """Let the trust domain look when something of the identity has to go on its revocation lists."""
@@ -179,7 +183,8 @@ class IdentityReconciler(Reconciler):
         ready: list[Due] = []
         turns: list[datetime] = []
         for action in actions:
-            if not isinstance(action, Write) or action.due.reason not in _PACED or not isinstance(seen.trust, Trust):
+            paced = isinstance(action, Write) and action.due.reason in _PACED and not _is_token(action.credential)
+            if not isinstance(action, Write) or not paced or not isinstance(seen.trust, Trust):
                 ready.append(action)
                 continue
             at = self._pace.turn(seen.identity.key, seen.trust.domain, now)
@@ -190,13 +195,13 @@ class IdentityReconciler(Reconciler):
                 ready += planning.meanwhile(action.credential, seen, now)
         return ready, earliest(*turns)
 
-    async def _gathered(self, identity: Identity, denied: Denial | None) -> Observed:
+    async def _gathered(self, identity: Identity, denied: tuple[Denial, ...]) -> Observed:
         """Gather all that decisions about the identity depend on, with what Vault has for it."""
         seen = self.observe(identity, denied)
         known = await self._vault.gather(identity, seen.contents)
         return replace(seen, vault=known) if known else seen
 
-    def observe(self, identity: Identity, denied: Denial | None = None) -> Observed:
+    def observe(self, identity: Identity, denied: tuple[Denial, ...] = ()) -> Observed:
         """Gather all that decisions about the identity depend on. Pure reading of the inventory."""
         inventory = self._inventory
         contents: dict[str, SecretView] = {}
@@ -288,8 +293,7 @@ class IdentityReconciler(Reconciler):
 
     def _is_denied(self, identity: Identity) -> bool:
         """Say whether nothing at all is issued for an identity."""
-        denied = self._admission.denial(identity)
-        return denied is not None and denied.whole
+        return any(denial.whole for denial in self._admission.denials(identity))
 
     def _identity(self, key: Key) -> Identity | None:
         entry = self._inventory.identities.get(key)
@@ -439,8 +443,10 @@ class IdentityReconciler(Reconciler):
         ready = wanted["conditions"][0]
         reasons = ", ".join(sorted({action.due.reason.value for action in written}))
         if written and not failures:
-            logger.info("%s: wrote %s (%s)", key, ", ".join(map(_name_of, written)), reasons)
-            if ready["status"] == "True":
+            routine = all(action.due.routine for action in written)
+            level = logging.DEBUG if routine else logging.INFO
+            logger.log(level, "%s: wrote %s (%s)", key, ", ".join(map(_name_of, written)), reasons)
+            if ready["status"] == "True" and not routine:
                 self._events.emit(key, entry.meta.uid, "Issued", f"{ready['message']} ({reasons})")
         news = was_ready != "False" or any(
             isinstance(failure, Failure) and not failure.repeated for failure in failures.values()
@@ -451,6 +457,14 @@ class IdentityReconciler(Reconciler):
 
 def _name_of(action: Due) -> str:
     return action.config_map if isinstance(action, Publish) else action.secret
+
+
+def _is_token(credential: Credential) -> bool:
+    """A token whose key was withdrawn is refused already: each second that its successor waits is an outage.
+
+    It costs a tenth of a millisecond and one write, not a key; how many are written at once is the workers' to limit.
+    """
+    return isinstance(credential, TokenSecret)
 
 
 def _is_heavy(seen: Observed, credential: Credential) -> bool:

@@ -363,6 +363,12 @@ def _rollout(block: Json, found: Identity) -> RolloutSpec:
             raise InvalidSpecError(
                 f"{path}.minInterval", "with settle, must not be longer than a certificate is renewed before its end"
             )
+    if found.jwt is not None and "tokens" in spec.credentials:
+        shortest = min(token.lifetime for token in found.jwt.tokens)
+        if spec.min_interval + spec.settle > shortest / 3:
+            raise InvalidSpecError(
+                f"{path}.minInterval", "with settle, must not be longer than a third of a token's ttl"
+            )
     return spec
 
 

@@ -12,11 +12,12 @@ from serviceidentity.domain import ownership
 from serviceidentity.domain.credentials import credentials_of, jwt
 from serviceidentity.domain.credentials.base import Credential, Due, Observed, Reason
 from serviceidentity.domain.credentials.jwt import JwtKeys
+from serviceidentity.domain.credentials.token import TokenSecret
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import DeletionPolicy, Kind, StoreKind
 from serviceidentity.domain.ownership import Metadata
 from serviceidentity.domain.pki.errors import PkiError
-from serviceidentity.domain.schedule import format_time, upcoming
+from serviceidentity.domain.schedule import earliest, format_time, upcoming
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,14 @@ def deadline(seen: Observed, now: datetime) -> datetime | None:
     return upcoming(now, *due)
 
 
+def next_refresh(seen: Observed, now: datetime) -> datetime | None:
+    """When a token needs attention next. Not part of `deadline`, which is in the status and would change each time."""
+    if seen.identity.meta.deleting or seen.identity.suspend:
+        return None
+    tokens = (one for one in credentials_of(seen.identity) if isinstance(one, TokenSecret))
+    return earliest(*(token.next_refresh(seen, now) for token in tokens))
+
+
 def next_defect(seen: Observed, now: datetime) -> datetime | None:
     """When something of a suspended identity stops being of use: nothing is done about it, but its status says so."""
     if not seen.identity.suspend:
@@ -107,9 +116,6 @@ def metadata_of(seen: Observed, credential: Credential, content: SecretContent |
         SecretContent(content.type, content.data, ownership.records_of(content)),
         credential.template(seen.identity),
     )
-
-
-CERTIFICATE = "certificate"  # the credential that names, keys and lifetimes of a policy are about
 
 
 def _for_credential(credential: Credential, seen: Observed, now: datetime) -> list[Action]:
@@ -154,8 +160,8 @@ def meanwhile(credential: Credential, seen: Observed, now: datetime, *, trust: b
 
 def _denied(credential: Credential, seen: Observed, outcome: Due | Held | None) -> Held | None:
     """Return why nothing new may be issued of a credential, and what becomes of what was issued before."""
-    denied = seen.denied
-    if denied is None or not credential.governed or not (denied.whole or credential.name == CERTIFICATE):
+    denied = seen.denial_of(credential.name) if credential.governed else None
+    if denied is None:
         return None
     if credential.secret_name(seen.identity) not in seen.contents:
         return Held(denied.reason, denied.message)

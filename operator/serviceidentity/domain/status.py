@@ -130,8 +130,8 @@ def of_identity(
         reports.append(rollout.condition)
         status[ROLLOUT] = rollout.entries
     status["conditions"] = as_conditions([ready, *reports], previous, meta.generation, now)
-    another = seen.denied is not None and seen.denied.reason is DenialReason.SPIFFE_ID_IN_USE
-    if isinstance(seen.trust, Trust) and ("certificate" in status or not another):
+    another = any(denial.reason is DenialReason.SPIFFE_ID_IN_USE for denial in seen.denied)
+    if isinstance(seen.trust, Trust) and (not another or "certificate" in status or "tokens" in status):
         domain = seen.trust.domain.trust_domain
         status["spiffeID"] = spiffe_id(domain, meta.namespace, seen.identity.service_account)
     elif "spiffeID" in previous and not another:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serviceidentity.domain.policy.patterns import EmailPattern, Glob, LabelPattern, UriPattern
+from serviceidentity.domain.policy.patterns import ClaimPattern, EmailPattern, Glob, LabelPattern, UriPattern
 from tests.contract.crds.test_crds import CRD_FILES, CRDS
 from tests.controlplane import ControlPlane
 
@@ -78,8 +78,33 @@ TEXTS: dict[str, tuple[Callable[[str], object], list[str]]] = {
             *("a b@c", "{name}@{namespace}.{serviceAccount}.b"),
         ],
     ),
+    **dict.fromkeys(
+        ("audiences", "permissions", "roles"),
+        (
+            ClaimPattern.of,
+            [
+                *(
+                    "a",
+                    "*",
+                    "**",
+                    "a:*",
+                    "a:**",
+                    "a*:**",
+                    "*/**",
+                    "a.b/c:d",
+                    "{name}:*",
+                    "{namespace}/{name}.*",
+                    "a..b",
+                ),
+                *("x-{name}*", "https://*.example.org/**", ":", "**:a", "a**", "a:b**", "***", "a:***", "*:**:*", ""),
+                *("{name}{name}", "{namespace}-{name}", "{pod}", "{name", "a}", "a b", "ä", "{na:me}", "a\tb", "|~!"),
+            ],
+        ),
+    ),
     "names": (Glob.of, ["a", "*", "a-*", "*-a", "a*b", "**", "a**b", "{name}x{name}"]),
 }
+
+BLOCKS = {"names": "namespaces"} | dict.fromkeys(("audiences", "permissions", "roles"), "tokens")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +133,7 @@ def test_what_the_schema_lets_through_the_parser_takes_and_the_other_way_round(p
         "metadata": {"name": "example"},
         "spec": {
             "trustDomain": "example.org",
-            "policy": {"namespaces": listed} if field == "names" else listed,
+            "policy": {block: listed} if (block := BLOCKS.get(field)) else listed,
         },
     }
 

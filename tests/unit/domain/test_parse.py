@@ -257,3 +257,17 @@ def unknown(value: Any, schema: dict[str, Any], path: str = "status") -> list[st
         return [p for n, item in enumerate(value) for p in unknown(item, schema["items"], f"{path}[{n}]")]
     kinds = {"string": str, "integer": int, "boolean": bool}
     return [] if isinstance(value, kinds[schema["type"]]) else [f"{path} is no {schema['type']}"]
+
+
+@pytest.mark.parametrize(("ttl", "interval", "ok"), [("15m", "4m", True), ("15m", "5m", False), ("30m", None, False)])
+def test_a_workload_that_reads_a_token_once_is_restarted_before_the_token_ends(ttl, interval, ok):
+    rollout = {"targets": [{"kind": "Deployment", "name": "orders"}], "credentials": ["Tokens"]}
+    rollout |= {"minInterval": interval} if interval else {}
+    tokens = [{"name": "payments", "audiences": ["payment-service"], "ttl": ttl}]
+    spec = {"jwt": {"signingKey": "None", "tokens": tokens}, "rollout": rollout}
+    if ok:
+        assert identity(spec).rollout is not None
+        return
+    with pytest.raises(InvalidSpecError) as caught:
+        identity(spec)
+    assert caught.value.path == "spec.rollout.minInterval"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from serviceidentity.adapters.cel import CelCompiler
 from serviceidentity.domain import parse
 from serviceidentity.domain.model import identity_key
-from serviceidentity.domain.policy.checks import Claim, check, spiffe_id_in_use
+from serviceidentity.domain.policy.checks import Claim, check, check_tokens, spiffe_id_in_use
 from serviceidentity.domain.policy.spec import Namespace
 from serviceidentity.errors import InvalidSpecError
 from tests.unit.domain.builders import domain, identity, identity_body, trust_domain_body
@@ -287,3 +287,96 @@ def test_one_spiffe_id_has_one_holder(claims, holder):
         assert found is None or found.message == (
             f"spec.serviceAccountName: spiffe://example.org/ns/shop/sa/orders belongs to ServiceIdentity {holder}"
         )
+
+
+def asks_for_token(**token):
+    entry = {"name": "payments", "audiences": ["payment-service"]} | token
+    return parse.identity(identity_body({"jwt": {"signingKey": "None", "tokens": [entry]}}))
+
+
+def token_verdicts(request, policies):
+    return [(denial.credential, denial.message) for denial in check_tokens(request, policies)]
+
+
+def test_by_default_a_token_is_for_any_audience():
+    assert check_tokens(asks_for_token(audiences=["a", "https://example.org/b"]), domain()) == ()
+
+
+@pytest.mark.parametrize("field", ["permissions", "roles"])
+def test_by_default_a_token_gives_no_rights(field):
+    ((credential, message),) = token_verdicts(asks_for_token(**{field: ["admin"]}), domain())
+    assert credential == "token.payments"
+    assert message == (
+        f'spec.jwt.tokens[0].{field}[0]: "admin" is not allowed by TrustDomain default: spec.policy.tokens.{field} '
+        "(allowed: none)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "asked", "field"),
+    [
+        ({"audiences": []}, {}, "audiences"),
+        ({"audiences": ["stock-*"]}, {}, "audiences"),
+        ({"permissions": ["{name}:*"]}, {"permissions": ["order-service:read", "payments:read"]}, "permissions"),
+        ({"permissions": ["**"]}, {"roles": ["clerk"]}, "roles"),
+        ({"roles": ["**"]}, {"permissions": ["orders:read"]}, "permissions"),
+    ],
+)
+def test_a_claim_outside_of_the_lists_is_denied(tokens, asked, field):
+    ((_, message),) = token_verdicts(asks_for_token(**asked), policy(tokens=tokens))
+    assert f"spec.policy.tokens.{field} (allowed: " in message
+
+
+def test_claims_within_the_lists_are_allowed():
+    lists = {"audiences": ["payment-*"], "permissions": ["{name}:*"], "roles": ["{namespace}/clerk"]}
+    asked = {"permissions": ["order-service:read"], "roles": ["shop/clerk"]}
+    assert check_tokens(asks_for_token(**asked), policy(tokens=lists)) == ()
+
+
+@pytest.mark.parametrize(
+    ("ttl", "jwt", "allowed"),
+    [
+        ("30m", None, None),
+        ("31m", None, "30m"),
+        ("1h", {"maxTokenTTL": "1h"}, None),
+        ("10m", {"maxTokenTTL": "5m"}, "5m"),
+    ],
+)
+def test_a_token_that_is_to_live_too_long_is_denied_and_not_cut_short(ttl, jwt, allowed):
+    found = token_verdicts(asks_for_token(ttl=ttl), domain(**({"jwt": jwt} if jwt else {})))
+    said = "is not allowed by TrustDomain default: spec.jwt.maxTokenTTL (allowed: up to"
+    assert [message for _, message in found] == (
+        [f"spec.jwt.tokens[0].ttl: {ttl} {said} {allowed})"] if allowed else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "path"),
+    [
+        ({"permissions": ["a:**:b"]}, "spec.policy.tokens.permissions[0]"),
+        ({"roles": ["a", "{namespace}-{name}"]}, "spec.policy.tokens.roles[1]"),
+        ({"audiences": [""]}, "spec.policy.tokens.audiences[0]"),
+        ({"audiences": "a"}, "spec.policy.tokens.audiences"),
+    ],
+)
+def test_a_pattern_of_claims_that_is_none_is_told_with_its_place(tokens, path):
+    with pytest.raises(InvalidSpecError) as caught:
+        policy(tokens=tokens)
+    assert caught.value.path == path
+
+
+def test_a_rule_sees_the_tokens():
+    rule = {"name": "short", "expression": "object.spec.jwt.tokens.all(t, t.name != 'payments')", "message": "no"}
+    found = check(asks_for_token(), policy(rules=[rule]), namespace())
+    assert found.whole and found.concerns("token.payments")
+
+
+@given(st.lists(st.from_regex(r"\A[a-z:./*{}]{1,12}\Z"), max_size=3), st.from_regex(r"\A[a-z:./*]{1,12}\Z"))
+def test_a_claim_that_no_pattern_is_about_is_never_allowed(patterns, claim):
+    """What is literal in a pattern is in whatever it allows."""
+    try:
+        found = policy(tokens={"roles": patterns})
+    except InvalidSpecError:
+        return
+    if check_tokens(asks_for_token(roles=[claim]), found) == ():
+        assert any(all(piece in claim for piece in text.split("*") if "{" not in piece) for text in patterns)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serviceidentity.domain.policy.patterns import EmailPattern, Glob, LabelPattern, UriPattern
+from serviceidentity.domain.policy.patterns import ClaimPattern, EmailPattern, Glob, LabelPattern, UriPattern
 
 MINE = {"namespace": "shop", "name": "order-service", "serviceAccount": "orders"}
 DOTTED = MINE | {"serviceAccount": "payments.shop"}
-READERS = {"dns": LabelPattern, "uri": UriPattern, "email": EmailPattern}
+READERS = {"dns": LabelPattern, "uri": UriPattern, "email": EmailPattern, "claim": ClaimPattern}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,15 @@ READERS = {"dns": LabelPattern, "uri": UriPattern, "email": EmailPattern}
         ("uri", "urn:example:{name}", "urn:example:order-service"),
         ("email", "{name}@{namespace}.example.org", "order-service@shop.example.org"),
         ("email", "*@example.org", "first.last@example.org"),
+        ("claim", "orders:read", "orders:read"),
+        ("claim", "orders:*", "orders:read"),
+        ("claim", "{name}:*", "order-service:read"),
+        ("claim", "{namespace}/{name}", "shop/order-service"),
+        ("claim", "orders:**", "orders:read/all.now"),
+        ("claim", "https://*.{namespace}.example.org/**", "https://pay.shop.example.org/a/b"),
+        ("claim", "**", "https://anything.example/at-all"),
+        ("claim", "https://example.org/**", "https://example.org/a/"),
+        ("claim", "*", "clerk"),
     ],
 )
 def test_a_name_that_the_pattern_stands_for(kind, pattern, name):
@@ -42,6 +51,17 @@ def test_a_name_that_the_pattern_stands_for(kind, pattern, name):
     ("kind", "pattern", "name"),
     [
         ("dns", "order-service", "order-service.shop"),
+        ("claim", "*", "orders:read"),
+        ("claim", "orders:*", "orders"),
+        ("claim", "orders:*", "orders:"),
+        ("claim", "orders:*", "orders.read"),
+        ("claim", "orders:*", "orders:read:all"),
+        ("claim", "orders:**", "orders"),
+        ("claim", "orders:**", "orders:"),
+        ("claim", "orders:**", "stock:read"),
+        ("claim", "{name}:*", "payments:read"),
+        ("claim", "https://*.example.org", "https://evil.example/.example.org"),
+        ("claim", "Admin", "admin"),
         ("dns", "*.example.org", "example.org"),
         ("dns", "*.example.org", "a.b.example.org"),
         ("dns", "*.example.org", ".example.org"),

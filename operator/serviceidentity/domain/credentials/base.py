@@ -51,11 +51,15 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A Secret has to be written, and why. `fresh` means with new key material, not only in a new form."""
+    """A Secret has to be written, and why. `fresh` means with new key material, not only in a new form.
+
+    `routine` is what happens to every token every few minutes: nobody is told.
+    """
 
     reason: Reason
     message: str
     fresh: bool = True
+    routine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,10 @@ class Observed:
     differs from `contents`.
     `published` says since when each consenting verifier's keyring has which key. `revoked` has the certificates of the
     trust domain that are revoked: fingerprint of the issuer ("" when that is not known) and serial number. `denied`
-    says why nothing new may be issued. `vault` has what is known of each of the identity's secrets of Vault, by name.
-    `decrypted` are the values of `spec.encrypted`, or why there are none. `token_issuer` signs the tokens of the trust
-    domain, unless it says why nobody does. `jwks` has the identity's own ConfigMaps as they are, by name.
+    says of what nothing new may be issued, and why. `vault` has what is known of each of the identity's secrets of
+    Vault, by name. `decrypted` are the values of `spec.encrypted`, or why there are none. `token_issuer` signs the
+    tokens of the trust domain, unless it says why nobody does. `jwks` has the identity's own ConfigMaps as they are, by
+    name.
     """
 
     identity: Identity
@@ -95,11 +100,15 @@ class Observed:
     callers: tuple[Caller, ...] = ()
     published: Mapping[Key, Mapping[str, datetime]] = field(default_factory=dict)
     revoked: frozenset[tuple[str, str]] = frozenset()
-    denied: Denial | None = None
+    denied: tuple[Denial, ...] = ()
     vault: Mapping[str, VaultView] = field(default_factory=dict)
     decrypted: Opened | Held = NO_VALUES
     token_issuer: TokenIssuer | Held = NO_ISSUER
     jwks: Mapping[str, SecretView] = field(default_factory=dict)
+
+    def denial_of(self, credential: str) -> Denial | None:
+        """Return why nothing new may be issued of the credential, which the policy is about."""
+        return next((denial for denial in self.denied if denial.concerns(credential)), None)
 
 
 Check = Callable[[Observed, SecretView, datetime], Due | None]

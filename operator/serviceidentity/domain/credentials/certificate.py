@@ -370,7 +370,7 @@ class Certificate:
         view = seen.contents.get(self.secret_name(seen.identity))
         if view is None:
             return None
-        if seen.denied is not None:
+        if seen.denial_of(self.name) is not None:
             return leaf_facts(view).not_after  # it is kept, and not renewed
         due = renewal(seen, view)
         # Past its renewal time and still not due: only a new issuer can help, or the end of its life.

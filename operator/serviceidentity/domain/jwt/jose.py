@@ -193,6 +193,12 @@ def algorithm_named(name: object) -> Algorithm | None:
         return None
 
 
+def unverified_claims(token: str) -> dict[str, Any]:
+    """Return a token's claims, of which nothing is verified. Raises MalformedError when there are none."""
+    header_of(token)
+    return _object(jws.extract_compact(token.encode()).payload)
+
+
 def verify(token: str, key: Jwk, algorithm: Algorithm) -> dict[str, Any]:
     """Verify a token's signature with this key and this algorithm, whatever its header says; return its claims.
 

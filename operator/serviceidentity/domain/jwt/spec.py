@@ -58,6 +58,11 @@ class TokenSpec:
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def credential(self) -> str:
+        """Name of the credential that it is."""
+        return f"token.{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class SigningKeySpec:

@@ -8,10 +8,13 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import Any, Final
 
+from serviceidentity.domain.jwt.spec import TokenSpec
 from serviceidentity.domain.model import API_VERSION, CertificateSpec, Identity, Key, Kind, TrustDomain, spiffe_id
 from serviceidentity.domain.policy.patterns import Pattern, shown
 from serviceidentity.domain.policy.spec import ExpressionError, Namespace
+from serviceidentity.domain.schedule import format_duration
 
+CERTIFICATE: Final = "certificate"  # the credential
 _QUOTED: Final = 80
 _NAMED: Final = 8
 
@@ -26,11 +29,20 @@ class DenialReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """Why nothing new is issued: for the identity as a `whole`, or only no certificate."""
+    """Why nothing new is issued of a credential, by its name; None means of none that the policy is about."""
 
     reason: DenialReason
     message: str
-    whole: bool = False
+    credential: str | None = CERTIFICATE
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is about the identity as a whole."""
+        return self.credential is None
+
+    def concerns(self, credential: str) -> bool:
+        """Say whether it is about the credential."""
+        return self.credential in (None, credential)
 
 
 class Request:
@@ -70,24 +82,27 @@ class Request:
             "namespaceObject": {"apiVersion": "v1", "kind": "Namespace", "metadata": seen},
         }
 
-    def denied(self, where: str, what: str, field: str, allowed: Iterable[str] = (), *, whole: bool = False) -> Denial:
-        """Say no: `what` at `where` is not what `field` of the policy allows."""
+    def denied(
+        self, where: str, what: str, field: str, allowed: Iterable[str] = (), of: str | None = CERTIFICATE
+    ) -> Denial:
+        """Say no: `what` at `where` is not what `field` of the policy allows; `of` is the credential, None for all."""
         listed = list(allowed)
         more = ["..."] if len(listed) > _NAMED else []
         hint = f" (allowed: {', '.join([*listed[:_NAMED], *more]) or 'none'})" if field else ""
         message = f"{where}: {what} is not allowed by TrustDomain {self.domain.meta.name}: {field}{hint}"
-        return Denial(DenialReason.POLICY_DENIED, message, whole)
+        return Denial(DenialReason.POLICY_DENIED, message, of)
 
 
 Check = Callable[[Request], Denial | None]
 CertificateCheck = Callable[[Request, CertificateSpec], Denial | None]
+TokenCheck = Callable[[Request, TokenSpec, str], Denial | None]  # the text is where the entry is in the spec
 
 
 def namespace_seen(request: Request) -> Denial | None:
     """The policy looks at the namespace, and no watch has told of it yet."""
     if request.namespace is None and request.policy.needs_namespace:
         message = f"namespace {request.identity.meta.namespace} has not been seen yet"
-        return Denial(DenialReason.NAMESPACE_NOT_SEEN, message, whole=True)
+        return Denial(DenialReason.NAMESPACE_NOT_SEEN, message, None)
     return None
 
 
@@ -97,11 +112,11 @@ def namespace_allowed(request: Request) -> Denial | None:
     names, selector = policy.namespace_names, policy.namespace_selector
     if names is not None and not any(glob.matches(name, {}) for glob in names):
         listed = ["*".join(glob.pieces) for glob in names]
-        return request.denied("metadata.namespace", _quoted(name), "namespaces.names", listed, whole=True)
+        return request.denied("metadata.namespace", _quoted(name), "namespaces.names", listed, None)
     labels = request.namespace.labels if request.namespace else {}
     if selector is not None and not selector.admits(labels):
         missing = [f"{r.key} {r.operator} {list(r.values)}" for r in selector.requirements if not r.admits(labels)]
-        return request.denied("metadata.namespace", _quoted(name), "namespaces.selector", missing, whole=True)
+        return request.denied("metadata.namespace", _quoted(name), "namespaces.selector", missing, None)
     return None
 
 
@@ -114,8 +129,8 @@ def rules_hold(request: Request) -> Denial | None:
                 continue
         except ExpressionError as error:
             message = f"{where}: it could not be evaluated, so nothing is issued: {error}"
-            return Denial(DenialReason.POLICY_DENIED, message, whole=True)
-        return Denial(DenialReason.POLICY_DENIED, f"{where}: {rule.message}", whole=True)
+            return Denial(DenialReason.POLICY_DENIED, message, None)
+        return Denial(DenialReason.POLICY_DENIED, f"{where}: {rule.message}", None)
     return None
 
 
@@ -183,9 +198,34 @@ def private_key_allowed(request: Request, spec: CertificateSpec) -> Denial | Non
     return request.denied("spec.certificate.privateKey", asked, "privateKeys", listed)
 
 
+def lifetime_allowed(request: Request, token: TokenSpec, where: str) -> Denial | None:
+    """A token must not outlive the tail of the key that signs it: after that nobody could verify it."""
+    longest = request.domain.jwt.longest_lifetime
+    if token.lifetime <= longest:
+        return None
+    asked, allowed = format_duration(token.lifetime), f"up to {format_duration(longest)}"
+    return request.denied(f"{where}.ttl", asked, "spec.jwt.maxTokenTTL", [allowed], token.credential)
+
+
+def audiences_allowed(request: Request, token: TokenSpec, where: str) -> Denial | None:
+    """Each audience has to match a pattern, if there are any."""
+    patterns = request.policy.tokens.audiences
+    return None if patterns is None else _first_claim(request, token, f"{where}.audiences", token.audiences, patterns)
+
+
+def permissions_allowed(request: Request, token: TokenSpec, where: str) -> Denial | None:
+    """Each permission has to match a pattern."""
+    return _first_claim(request, token, f"{where}.permissions", token.permissions, request.policy.tokens.permissions)
+
+
+def roles_allowed(request: Request, token: TokenSpec, where: str) -> Denial | None:
+    """So has each role."""
+    return _first_claim(request, token, f"{where}.roles", token.roles, request.policy.tokens.roles)
+
+
 # First what is about the identity as a whole: it holds up everything, so it must not hide behind a name.
 WHOLE: Final[tuple[Check, ...]] = (namespace_seen, namespace_allowed, rules_hold)
-CERTIFICATE: Final[tuple[CertificateCheck, ...]] = (
+NAMES: Final[tuple[CertificateCheck, ...]] = (
     dns_names_allowed,
     common_name_allowed,
     ip_addresses_allowed,
@@ -196,6 +236,9 @@ CERTIFICATE: Final[tuple[CertificateCheck, ...]] = (
 )
 
 
+TOKEN: Final[tuple[TokenCheck, ...]] = (lifetime_allowed, audiences_allowed, permissions_allowed, roles_allowed)
+
+
 def check(identity: Identity, domain: TrustDomain, namespace: Namespace | None) -> Denial | None:
     """Return why the trust domain's policy denies what the identity asks for; None when it does not."""
     request = Request(identity, domain, namespace)
@@ -203,12 +246,23 @@ def check(identity: Identity, domain: TrustDomain, namespace: Namespace | None) 
     if denial is not None or identity.certificate is None:
         return denial
     spec = identity.certificate
-    return next((found for look in CERTIFICATE if (found := look(request, spec)) is not None), None)
+    return next((found for look in NAMES if (found := look(request, spec)) is not None), None)
+
+
+def check_tokens(identity: Identity, domain: TrustDomain) -> tuple[Denial, ...]:
+    """Return why the trust domain's policy denies tokens, at most one reason for each of them."""
+    request = Request(identity, domain, None)
+    given = enumerate(identity.jwt.tokens) if identity.jwt is not None else ()
+    found = (
+        next((no for look in TOKEN if (no := look(request, token, f"spec.jwt.tokens[{index}]")) is not None), None)
+        for index, token in given
+    )
+    return tuple(denial for denial in found if denial is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An identity that asks for a SPIFFE ID: whether it has a certificate with it, and when it was created."""
+    """An identity that asks to be called by a SPIFFE ID: whether something says so already, and when it was created."""
 
     key: Key
     issued: bool
@@ -216,7 +270,10 @@ class Claim:
 
 
 def spiffe_id_in_use(claims: Sequence[Claim], identity: Identity, domain: TrustDomain) -> Denial | None:
-    """Say whether another identity has this one's SPIFFE ID: who was issued it keeps it, else the oldest gets it."""
+    """Say whether another identity has this one's SPIFFE ID: who was issued it keeps it, else the oldest gets it.
+
+    The subject of a token, "namespace/service account", is the same name in another form.
+    """
     holder = min(claims, key=lambda claim: (not claim.issued, claim.created, claim.key), default=None)
     if holder is None or holder.key == identity.key:
         return None
@@ -230,6 +287,17 @@ def _first_outside(request: Request, field: str, names: Sequence[str], patterns:
         if not any(pattern.matches(name, request.values) for pattern in patterns):
             where = f"spec.certificate.{field}[{index}]"
             return request.denied(where, _quoted(name), field, [shown(p, request.values) for p in patterns])
+    return None
+
+
+def _first_claim(
+    request: Request, token: TokenSpec, where: str, claims: Sequence[str], patterns: Sequence[Pattern]
+) -> Denial | None:
+    for index, claim in enumerate(claims):
+        if not any(pattern.matches(claim, request.values) for pattern in patterns):
+            allowed = [shown(pattern, request.values) for pattern in patterns]
+            field = f"spec.policy.tokens.{where.rpartition('.')[2]}"
+            return request.denied(f"{where}[{index}]", _quoted(claim), field, allowed, token.credential)
     return None
 
 

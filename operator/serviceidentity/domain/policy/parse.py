@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from serviceidentity.domain.fields import Json, block, blocks, label_selector, member, text, texts
 from serviceidentity.domain.pki.keys import KeyAlgorithm
-from serviceidentity.domain.policy.patterns import EmailPattern, Glob, LabelPattern, UriPattern
-from serviceidentity.domain.policy.spec import Compile, ExpressionError, Policy, Rule, default_policy
+from serviceidentity.domain.policy.patterns import ClaimPattern, EmailPattern, Glob, LabelPattern, UriPattern
+from serviceidentity.domain.policy.spec import Compile, ExpressionError, Policy, Rule, TokenPolicy, default_policy
 from serviceidentity.errors import InvalidSpecError
 
 T = TypeVar("T")
@@ -41,7 +41,17 @@ def policy(spec: Json, compile_rule: Compile) -> Policy:
             member(KeyAlgorithm, item.get("algorithm"), f"{path}.algorithm"): _sizes(item, path)
             for path, item in blocks(given, "privateKeys", PATH)
         },
+        tokens=_tokens(block(given, "tokens", PATH)),
         rules=tuple(_rule(item, path, compile_rule) for path, item in blocks(given, "rules", PATH)),
+    )
+
+
+def _tokens(given: Json) -> TokenPolicy:
+    path, default = f"{PATH}.tokens", TokenPolicy()
+    return TokenPolicy(
+        audiences=_listed(given, "audiences", ClaimPattern.of, path),
+        permissions=_or(_listed(given, "permissions", ClaimPattern.of, path), default.permissions),
+        roles=_or(_listed(given, "roles", ClaimPattern.of, path), default.roles),
     )
 
 

@@ -2,6 +2,8 @@
 
 Literal text stands for itself. `*` stands for one or more characters of one label (between dots) or segment (between
 slashes); `**` as the whole first label, or as the whole last segment of a URI, stands for one or more of them.
+What tokens claim is in words between dots, slashes and colons; there `**` is the last word, and stands for
+anything.
 `{namespace}`, `{name}` and `{serviceAccount}` stand for the identity's own.
 
 A value that has a dot itself would move the boundaries of labels: `{serviceAccount}` of an account called
@@ -23,6 +25,8 @@ PLACEHOLDERS: Final = ("namespace", "name", "serviceAccount")
 _PLACEHOLDER: Final = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
+_CLAIM: Final = re.compile(r"[!-~]+")
+_SEPARATOR: Final = re.compile(r"([./:])")
 _PRINTABLE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]+")
 # What `*` stands for in a URI: RFC 3986's unreserved characters. A "?", "@" or "%" would be another kind of part there.
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -175,6 +179,43 @@ class UriPattern:
             glob.matches(segment, values, _UNRESERVED, dots=True)
             for glob, segment in zip(self.path, path, strict=False)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPattern:
+    """A pattern of what a token may claim, such as orders:read: words between dots, slashes and colons."""
+
+    text: str
+    words: tuple[Glob, ...]
+    separators: tuple[str, ...]
+    more: bool  # anything after them, but not nothing
+
+    @classmethod
+    def of(cls, text: str) -> "ClaimPattern":
+        """Read it. Raises ValueError."""
+        if not _CLAIM.fullmatch(text):
+            raise ValueError("must be ASCII characters without spaces")
+        words, separators = _words(text)
+        more = words[-1] == ANY
+        return cls(text, tuple(Glob.of(word) for word in (words[:-1] if more else words)), separators, more)
+
+    def matches(self, name: str, values: Values) -> bool:
+        """Say whether a claim matches, word by word."""
+        words, separators = _words(name)
+        if self.more:
+            known = len(self.words)
+            if words[known:] in ([], [""]):
+                return False
+            words, separators = words[:known], separators[:known]
+        return separators == self.separators and all(
+            glob.matches(word, values) for glob, word in zip(self.words, words, strict=True)
+        )
+
+
+def _words(text: str) -> tuple[list[str], tuple[str, ...]]:
+    """Split a claim into its words and what is between them."""
+    found = _SEPARATOR.split(text)
+    return found[::2], tuple(found[1::2])
 
 
 def _parts(uri: str) -> tuple[str, str | None, list[str]]:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Protocol
 
 from serviceidentity.domain.pki.keys import KeyAlgorithm
-from serviceidentity.domain.policy.patterns import EmailPattern, Glob, LabelPattern, UriPattern
+from serviceidentity.domain.policy.patterns import ClaimPattern, EmailPattern, Glob, LabelPattern, UriPattern
 from serviceidentity.domain.selectors import LabelSelector
 from serviceidentity.errors import ServiceIdentityError
 
@@ -74,6 +74,19 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenPolicy:
+    """What tokens may claim. By default any audience, which a verifier compares with its own name, and no rights.
+
+    A permission or a role in a token that the trust domain signed is a right at every service that verifies it: whoever
+    may write an identity would be an administrator everywhere.
+    """
+
+    audiences: tuple[ClaimPattern, ...] | None = None  # None: any
+    permissions: tuple[ClaimPattern, ...] = ()
+    roles: tuple[ClaimPattern, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What may be issued, and to whom. None and an empty selector mean everything; an empty tuple means nothing."""
 
@@ -87,6 +100,7 @@ class Policy:
     usages: frozenset[str]
     private_keys: Mapping[KeyAlgorithm, frozenset[int]] | None  # no sizes: any
     rules: tuple[Rule, ...] = ()
+    tokens: TokenPolicy = TokenPolicy()
 
     @property
     def needs_namespace(self) -> bool:
