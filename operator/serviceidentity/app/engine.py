@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -12,6 +12,8 @@ from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.encryption import EncryptionKeys, EncryptionSettings
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
+from serviceidentity.app.jwt.federation import Federation, Fetch
+from serviceidentity.app.jwt.serving import Serving
 from serviceidentity.app.keyguard import KeyEncryptionKeys, KeyGuard
 from serviceidentity.app.leaves import LeafSigner
 from serviceidentity.app.ports import Clock, Events, Pki, Secrets, Statuses, Workloads
@@ -72,6 +74,7 @@ class Engine:
         encryption: EncryptionSettings | None = None,
         vault: VaultServers | None = None,
         default_connection: ConnectionSpec | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         """`served` names the namespaces that trust bundles may be published in; None means all.
 
@@ -101,7 +104,10 @@ class Engine:
         )
         stores = {StoreKind.CONFIG_MAP: config_maps, StoreKind.SECRET: secrets}
         publisher = Publisher(self.inventory, stores, served)
-        self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls, pki=pki)
+        self.federation = Federation(self.inventory, config_maps, fetch, clock, self.wake)
+        self._domains = TrustDomainReconciler(
+            *parts, publisher=publisher, crls=self.crls, pki=pki, federation=self.federation
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._retries: dict[Key, asyncio.TimerHandle] = {}
 
@@ -113,6 +119,10 @@ class Engine:
         """Queue the keys, trust domains and connections first: identities wait for them."""
         for key in sorted(keys, key=lambda key: key.kind not in _FIRST):
             self.queue.wake(key)
+
+    def serving(self, base_url: str, complete: Callable[[], bool]) -> Serving:
+        """Return what answers at the operator's address, for as long as there is an inventory: no work is needed."""
+        return Serving(self.inventory, self._trust.of, base_url, self._clock, complete)
 
     async def open_keys(self) -> None:
         """Decrypt the authorities' keys ahead of the first work, as far as that goes: else identities would wait."""
@@ -140,6 +150,7 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.federation.close()
         self._tasks = []
 
     async def _work(self) -> None:

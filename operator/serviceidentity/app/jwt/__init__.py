@@ -1,0 +1,1 @@
+"""Signing keys of tokens and their public sets: use cases."""
