@@ -15,7 +15,7 @@ from tests.controlplane import ControlPlane
 from tests.controlplane.binaries import ROOT
 from tests.controlplane.operator import NAMESPACE, OperatorProcess
 from tests.controlplane.processes import free_port
-from tests.e2e.support import eventually, settled
+from tests.e2e.support import eventually, new_space, settled
 
 pytestmark = pytest.mark.e2e
 SERVICE = f"serviceidentity-jwks.{NAMESPACE}.svc"
@@ -73,6 +73,14 @@ def test_leader_and_standby_serve_with_the_operators_own_certificate_and_take_it
             status, text = one.get("/default/bundle.json")
             assert (status, [key["use"] for key in json.loads(text)["keys"]]) == (200, ["x509-svid"])
             assert [one.get(path)[0] for path in ("/default/nothing", "/other/bundle.json")] == [404, 404]
+        shop = new_space(own_plane)
+        shop.apply("order-service", {"jwt": {}})
+        shop.ready("order-service")
+        mounted = own_plane.get("configmap", "order-service-jwks", f"--namespace={shop.name}")["data"]["jwks.json"]
+        path = f"/default/identities/{shop.name}/order-service/jwks.json"
+        for one in served:
+            eventually(lambda one=one: one.get(path)[0] == 200)
+            assert json.loads(one.get(path)[1]) == json.loads(mounted)
         before = served[0].serial()
         settled(own_plane)
         assert served[1].serial() == before
