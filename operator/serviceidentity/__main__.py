@@ -29,8 +29,11 @@ from serviceidentity.adapters.vault.servers import HvacServers
 from serviceidentity.adapters.vault.session import VaultSession
 from serviceidentity.adapters.vault.settings import default_connection, from_environment
 from serviceidentity.adapters.vault.transit import TransitKey
+from serviceidentity.adapters.web.fetch import fetch
+from serviceidentity.adapters.web.server import HttpsServer
 from serviceidentity.app.encryption import EncryptionSettings, MasterKeys, MasterKeySecret
 from serviceidentity.app.engine import Engine, system_clock
+from serviceidentity.app.jwt.certificate import ServingCertificate
 from serviceidentity.app.keyguard import KeyEncryption, KeyEncryptionKeys
 from serviceidentity.app.leadership import LeaseLeadership
 from serviceidentity.app.operator import Lists, Operator
@@ -66,6 +69,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         compile_template=JinjaTemplates(),
         pki=VaultPki(vault) if vault else None,
         jwks_url=config.jwks_url,
+        fetch=fetch,
         encryption=encryption_settings(config, secret_store),
         vault=HvacServers(secret_store, config.authority_namespace, KubeTokens(client)),
         default_connection=default_connection(os.environ, config.vault_allowed_namespaces)
@@ -93,7 +97,15 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
             connections=await objects.list_vault_connections(),
         )
 
-    return Operator(
+    def https() -> HttpsServer | None:
+        if config.jwks_address is None:
+            return None
+        serving = engine.serving(lambda: operator.complete)
+        certificate = ServingCertificate(engine.inventory, secret_store, config.jwks_secret, system_clock)
+        return HttpsServer(*config.jwks_address, serving.answer, certificate.read)
+
+    server = https()
+    operator = Operator(
         engine,
         lists,
         system_clock,
@@ -104,7 +116,9 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         if config.leader_elect
         else None,
         end=stop.set,
+        serve=server.run if server else None,
     )
+    return operator  # the server asks it
 
 
 def vault_session(config: Config) -> VaultSession | None:

@@ -3,19 +3,21 @@
 import argparse
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from serviceidentity.domain.encryption.ring import SHORTEST_ROTATION
 from serviceidentity.domain.jwt.parse import is_issuer
 from serviceidentity.domain.schedule import parse_duration
 
+_LAST_PORT: Final = 65535
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _MASTER_KEYS: Final = re.compile(r"file:/[^,]+|secret:[a-z0-9][a-z0-9.-]*(/[A-Za-z0-9._-]+)?")
 DEFAULT_NAMESPACE: Final = "serviceidentity-system"
+DEFAULT_JWKS_SECRET: Final = "serviceidentity-jwks-tls"  # noqa: S105  # the name of one
 _ENCRYPTION: Final = re.compile(r"none|file:/[^,]+|transit:{0}(/{0})+".format(r"\w[\w.-]*"), re.ASCII)
 
 
@@ -28,6 +30,7 @@ class Config:
     `master_key_namespaces` None means all of them. Identities of
     `vault_allowed_namespaces` may use the connection that VAULT_ADDR names, which is the operator's own. `jwks_url` is
     where verifiers reach the operator's JWK Sets; None is the Service in its own namespace.
+    `jwks_address` None: nothing is served.
     """
 
     namespaces: tuple[str, ...] | None
@@ -45,6 +48,8 @@ class Config:
     rotate_encryption_key_every: timedelta | None = None
     vault_allowed_namespaces: tuple[str, ...] = ()
     jwks_url: str | None = None
+    jwks_address: tuple[str, int] | None = None
+    jwks_secret: str = DEFAULT_JWKS_SECRET
 
 
 def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -54,9 +59,9 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         description="Gives every ServiceIdentity its certificates and keys, and rotates them.",
     )
 
-    def setting(flag: str, variable: str, default: str, text: str) -> None:
+    def setting(flag: str, variable: str, default: str, text: str, read: Callable[[str], Any] = str) -> None:
         parser.add_argument(
-            flag, default=environment.get(variable, default), metavar="VALUE", help=f"{text} [{variable}]"
+            flag, default=environment.get(variable, default), metavar="VALUE", help=f"{text} [{variable}]", type=read
         )
 
     setting("--namespaces", "SIO_NAMESPACES", "", "namespaces to serve, separated by commas; empty: all")
@@ -104,6 +109,16 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         "",
         "https URL at which verifiers find the JWK Sets; empty: https://serviceidentity-jwks.<own namespace>.svc",
     )
+    setting(
+        "--jwks-address",
+        "SIO_JWKS_ADDRESS",
+        "",
+        "host:port to serve JWK Sets and bundles at; empty: not served",
+        parse_address,
+    )
+    setting(
+        "--jwks-secret", "SIO_JWKS_SECRET", DEFAULT_JWKS_SECRET, "the Secret with the certificate to serve them with"
+    )
     given = _parsed(parser, arguments)
     try:
         resync = float(given.resync)
@@ -137,6 +152,8 @@ def from_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         rotate_encryption_key_every=every,
         vault_allowed_namespaces=_names(given.vault_allowed_namespaces),
         jwks_url=given.jwks_url or None,
+        jwks_address=given.jwks_address,
+        jwks_secret=given.jwks_secret or DEFAULT_JWKS_SECRET,
     )
 
 
@@ -167,6 +184,17 @@ def parse_key_encryption(text: str) -> tuple[str, ...]:
     if sum(way.startswith("file:") for way in ways) > 1 or len(set(ways)) != len(ways):
         raise ValueError("one file holds as many keys as are needed, and no way is named twice")
     return ways
+
+
+def parse_address(text: str) -> tuple[str, int] | None:
+    """Read host:port, an IPv6 address in brackets; nothing is none. Raises ArgumentTypeError."""
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not port.isdecimal() or int(port) > _LAST_PORT or (":" in bare and bare == host):
+        raise argparse.ArgumentTypeError("it is host:port, such as 0.0.0.0:8443 or [::]:8443")
+    return bare, int(port)
 
 
 def own_namespace(environment: Mapping[str, str]) -> str:

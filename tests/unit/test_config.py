@@ -70,3 +70,18 @@ def test_where_the_jwk_sets_are_served():
     for nonsense in ("http://example.org", "https://example.org/", "https://example.org/?x", "example.org"):
         with pytest.raises(SystemExit):
             from_arguments([f"--jwks-url={nonsense}"], {})
+
+
+def test_nothing_is_served_unless_an_address_is_given():
+    assert from_arguments([], {}).jwks_address is None
+    assert from_arguments([], {}).jwks_secret == "serviceidentity-jwks-tls"
+    config = from_arguments(["--jwks-secret=mine"], {"SIO_JWKS_ADDRESS": "0.0.0.0:8443"})
+    assert (config.jwks_address, config.jwks_secret) == (("0.0.0.0", 8443), "mine")
+    assert from_arguments(["--jwks-address=[::]:8443"], {}).jwks_address == ("::", 8443)
+
+
+@pytest.mark.parametrize("text", ["8443", "host:", "host:port", "host:70000", "::1:8443", "host:-1"])
+def test_what_is_no_address_ends_with_usage(text: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        from_arguments([f"--jwks-address={text}"], {})
+    assert "--jwks-address" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -12,9 +12,11 @@ from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.encryption import EncryptionKeys, EncryptionSettings
 from serviceidentity.app.identities import IdentityReconciler
 from serviceidentity.app.inventory import Inventory
+from serviceidentity.app.jwt.federation import Federation, Fetch
 from serviceidentity.app.jwt.issuers import TokenIssuers
 from serviceidentity.app.jwt.keeper import TokenKeeper
 from serviceidentity.app.jwt.publication import JwksConfigMap
+from serviceidentity.app.jwt.serving import Serving
 from serviceidentity.app.keyguard import KeyEncryptionKeys, KeyGuard
 from serviceidentity.app.leaves import LeafSigner
 from serviceidentity.app.ports import Clock, Events, Pki, Secrets, Statuses, Workloads
@@ -76,6 +78,7 @@ class Engine:
         vault: VaultServers | None = None,
         default_connection: ConnectionSpec | None = None,
         jwks_url: str | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         """`served` names the namespaces that trust bundles may be published in; None means all.
 
@@ -89,8 +92,8 @@ class Engine:
         self._trust = TrustRegistry(self.inventory, KeyGuard(keys or KeyEncryptionKeys(), clock))
         parts = (self.inventory, self._trust, secrets, statuses, events, clock, self.wake)
         self.crls = CrlRegistry(self.inventory, self._trust)
-        base_url = jwks_url or f"https://serviceidentity-jwks.{authority_namespace}.svc"
-        self.issuers = TokenIssuers(self.inventory, self._trust.keys, base_url)
+        self._jwks_url = jwks_url or f"https://serviceidentity-jwks.{authority_namespace}.svc"
+        self.issuers = TokenIssuers(self.inventory, self._trust.keys, self._jwks_url)
         self.encryption = EncryptionKeys(self.inventory, secrets, config_maps, clock, self.wake, encryption)
         self.connections = Connections(self.inventory, vault, clock, self.wake, default_connection)
         self._connections = ConnectionReconciler(*parts, connections=self.connections)
@@ -111,7 +114,10 @@ class Engine:
         publisher = Publisher(self.inventory, stores, served)
         sets = JwksConfigMap(self.inventory, config_maps)
         tokens = TokenKeeper(*parts, issuers=self.issuers, publisher=publisher, config_map=sets)
-        self._domains = TrustDomainReconciler(*parts, publisher=publisher, crls=self.crls, tokens=tokens, pki=pki)
+        self.federation = Federation(self.inventory, config_maps, fetch, clock, self.wake)
+        self._domains = TrustDomainReconciler(
+            *parts, publisher=publisher, crls=self.crls, tokens=tokens, pki=pki, federation=self.federation
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._retries: dict[Key, asyncio.TimerHandle] = {}
 
@@ -123,6 +129,10 @@ class Engine:
         """Queue the keys, trust domains and connections first: identities wait for them."""
         for key in sorted(keys, key=lambda key: key.kind not in _FIRST):
             self.queue.wake(key)
+
+    def serving(self, complete: Callable[[], bool]) -> Serving:
+        """Return what answers at the operator's address, for as long as there is an inventory: no work is needed."""
+        return Serving(self.inventory, self._trust.of, self._jwks_url, self._clock, complete)
 
     async def open_keys(self) -> None:
         """Decrypt the authorities' keys ahead of the first work, as far as that goes: else identities would wait."""
@@ -151,6 +161,7 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.federation.close()
         self._tasks = []
 
     async def _work(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from serviceidentity.app.copies import Copies
 from serviceidentity.app.entries import Entry, is_older, read_entry
 from serviceidentity.app.jwks import JwksIndex
+from serviceidentity.app.jwt.published import Published
 from serviceidentity.app.vault.connection_index import ConnectionIndex
 from serviceidentity.app.vault.lease_records import LeaseRecords
 from serviceidentity.domain import ownership, parse
@@ -67,6 +68,7 @@ class Inventory:
         self.writing: dict[Location, Mapping[str, str]] = {}
         self.copies = Copies()
         self.jwks = JwksIndex()
+        self.published = Published(authority_namespace)
         self.public_key: SecretView | None = None  # the ConfigMap that encrypted values are made with
         self.token_keys: SecretView | None = None  # the ConfigMap with the JWK Sets of the trust domains
         self.connections = ConnectionIndex()
@@ -165,6 +167,7 @@ class Inventory:
 
     def put_config_map(self, view: SecretView) -> set[Key]:
         """Take in a ConfigMap with our label: a trust bundle, an identity's JWK Set, or the key to encrypt with."""
+        woken = self.published.put(view)
         if (view.namespace, view.name) == (self.authority_namespace, ring.PUBLIC_NAME):
             old, self.public_key = self.public_key, view
             if old is not None and view.resource_version <= old.resource_version:
@@ -173,18 +176,20 @@ class Inventory:
         if (view.namespace, view.name) == (self.authority_namespace, token_authority.CONFIG_MAP):
             return self._put_token_keys(view)
         if self.jwks.concerns(view) and not self.copies.concerns(StoreKind.CONFIG_MAP, view):
-            return self.jwks.put(view)
-        return self.copies.put(StoreKind.CONFIG_MAP, view)
+            return woken | self.jwks.put(view)
+        return woken | self.copies.put(StoreKind.CONFIG_MAP, view)
 
     def drop_config_map(self, namespace: str, name: str, uid: str) -> set[Key]:
         """Forget a ConfigMap that is gone, or that lost our label."""
         self._gone.add(uid)
+        woken = self.published.drop(namespace, name, uid)
         if self.public_key is not None and self.public_key.uid == uid:
             self.public_key = None
             return {ENCRYPTION_KEYS}
         if self.token_keys is not None and self.token_keys.uid == uid:
-            return self._put_token_keys(None)
-        return self.jwks.drop((namespace, name), uid) | self.copies.drop(StoreKind.CONFIG_MAP, namespace, name, uid)
+            return woken | self._put_token_keys(None)
+        woken |= self.jwks.drop((namespace, name), uid)
+        return woken | self.copies.drop(StoreKind.CONFIG_MAP, namespace, name, uid)
 
     def _put_token_keys(self, view: SecretView | None) -> set[Key]:
         """Take in the ConfigMap of the JWK Sets; return the trust domains whose set is another one, or ceases to be."""
@@ -306,6 +311,7 @@ class Inventory:
         for view in (view for view in config_maps if view.uid not in self._gone):
             woken |= self.put_config_map(view)
             found.add((view.namespace, view.name))
+        woken |= self.published.keep(found, as_of("config_maps"))
         public = self.public_key
         if public and (public.namespace, public.name) not in found and public.resource_version <= as_of("config_maps"):
             self.public_key = None

@@ -17,6 +17,8 @@ from serviceidentity.errors import PortError
 logger = logging.getLogger(__name__)
 
 STUCK_AFTER: Final = timedelta(minutes=5)
+STANDING_BY_AFTER: Final = 1.0  # seconds
+RETRY_EVERY: Final = 1.0
 
 
 class StuckError(RuntimeError):
@@ -85,7 +87,9 @@ class Operator:
         close: Callable[[], Awaitable[None]],
         leadership: Leadership | None = None,
         end: Callable[[], None] = lambda: None,
+        serve: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`background` runs while this process works, `serve` from the start on, while another one works too."""
         self.engine = engine
         self._lister = lister
         self._clock = clock
@@ -94,6 +98,10 @@ class Operator:
         self._close = close
         self._leadership = leadership
         self._end = end
+        self._serve = serve
+        self._comparing = asyncio.Lock()
+        self._working = False
+        self.complete = False  # whether the inventory has been filled
         self._tasks: list[asyncio.Task[None]] = []
 
     def __copy__(self) -> "Operator":
@@ -103,6 +111,9 @@ class Operator:
     def start(self) -> None:
         """Begin in the background: lead, read everything, work. Health is answered meanwhile, by a standby too."""
         self._tasks.append(asyncio.create_task(self._begin(), name="begin"))
+        if self._serve is not None:
+            self._tasks.append(asyncio.create_task(_forever(self._serve), name="serve"))
+            self._tasks.append(asyncio.create_task(self._stand_by(), name="stand-by"))
 
     async def _begin(self) -> None:
         if self._leadership is not None:
@@ -114,7 +125,8 @@ class Operator:
                 break
             except PortError as error:
                 logger.warning("can't start yet: %s", error)
-                await asyncio.sleep(1)
+                await asyncio.sleep(RETRY_EVERY)
+        self._working = True
         await self.engine.open_keys()
         self.engine.start()
         self._tasks.append(asyncio.create_task(self._keep_comparing(), name="resync"))
@@ -135,18 +147,20 @@ class Operator:
 
     async def compare(self) -> None:
         """Compare the inventory with the complete lists, and wake whatever differs. Raises PortError."""
-        self.engine.inventory.expect_lists()
-        lists = await self._lister()
-        woken = self.engine.inventory.resync(
-            lists.namespaces[0],
-            lists.identities[0],
-            lists.domains[0],
-            lists.secrets[0],
-            lists.version_of,
-            lists.config_maps[0],
-            lists.connections[0],
-        )
-        self.engine.wake(woken)
+        async with self._comparing:
+            self.engine.inventory.expect_lists()
+            lists = await self._lister()
+            woken = self.engine.inventory.resync(
+                lists.namespaces[0],
+                lists.identities[0],
+                lists.domains[0],
+                lists.secrets[0],
+                lists.version_of,
+                lists.config_maps[0],
+                lists.connections[0],
+            )
+            self.engine.wake(woken)
+            self.complete = True
 
     def health(self) -> dict[str, Any]:
         """Return figures for the probe. Raises StuckError when work waits and nothing has moved for minutes."""
@@ -160,6 +174,16 @@ class Operator:
             "failing": len(counters.failing),
             "lastPass": format_time(counters.last_pass) if counters.last_pass else None,
         }
+
+    async def _stand_by(self) -> None:
+        """Fill the inventory while another process works, and compare it as that one does: it is what is served."""
+        await asyncio.sleep(STANDING_BY_AFTER)  # who leads at once reads the lists anyway
+        while not self._working:
+            try:
+                await self.compare()
+            except PortError as error:
+                logger.warning("can't read what to serve yet: %s", error)
+            await asyncio.sleep(self._resync.total_seconds() if self.complete else RETRY_EVERY)
 
     async def _keep_comparing(self) -> None:
         while True:

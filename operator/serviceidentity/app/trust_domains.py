@@ -12,6 +12,8 @@ from typing import Any
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.crls import CrlFailure, CrlIssuer
 from serviceidentity.app.entries import Entry
+from serviceidentity.app.jwt.federation import CONDITION as FEDERATION_CONDITION
+from serviceidentity.app.jwt.federation import Condition, Federation
 from serviceidentity.app.jwt.keeper import Kept, SealingFailedError, TokenKeeper
 from serviceidentity.app.ports import Pki
 from serviceidentity.app.publisher import More, Outcome, Publisher
@@ -54,9 +56,16 @@ class TrustDomainReconciler(Reconciler):
     """Makes or copies, activates and retires the authorities of a trust domain; publishes whom to trust, whom not."""
 
     def __init__(
-        self, *parts: Any, publisher: Publisher, crls: CrlRegistry, tokens: TokenKeeper, pki: Pki | None = None
+        self,
+        *parts: Any,
+        publisher: Publisher,
+        crls: CrlRegistry,
+        tokens: TokenKeeper,
+        federation: Federation,
+        pki: Pki | None = None,
     ) -> None:
         super().__init__(*parts)
+        self._federation = federation
         self._publisher = publisher
         self._tokens = tokens
         self._crls = CrlIssuer(self._inventory, crls, self._writer)
@@ -73,6 +82,7 @@ class TrustDomainReconciler(Reconciler):
         if entry is None or entry.meta.deleting:
             known = self._told.pop(key, None) is not None
             self._publisher.forget(key)
+            self._federation.forget(key)
             self._keys.forget(key.name)
             await self._tokens.forget(key)
             return None, known
@@ -87,6 +97,7 @@ class TrustDomainReconciler(Reconciler):
         publication, signing = done.outcome.publication, self._tokens.observe(domain)
         due = earliest(authority.deadline(done.seen, now), turning.deadline(signing, now))
         more = self._keys_condition(done.seen) + self._tokens.conditions(signing, done.tokens)
+        more += [done.federation[0]] if done.federation[0] else []
         jwt = self._tokens.report(signing, entry.status, now)
         wanted = status.of_trust_domain(
             done.seen, problem, due, entry.status, now, publication, done.lists, done.crl_problem, more, jwt
@@ -106,6 +117,7 @@ class TrustDomainReconciler(Reconciler):
         # Looking at keys and sources again is not in the status: it happens all the time and changes nothing as a rule.
         looks = [done.outcome.next_look, authority.last_use(done.seen, now), self._keys.next_look(key.name)]
         looks += [now + LOOK_EVERY if domain.root_is_elsewhere else None, self._tokens.next_look(done.tokens, now)]
+        looks.append(done.federation[1])
         next_look = earliest(parse_time(text) if text else None, *looks)
         return next_look, ready["status"] != was_ready
 
@@ -125,7 +137,8 @@ class TrustDomainReconciler(Reconciler):
 
     def _complain(self, key: Key, entry: Entry[TrustDomain], wanted: Mapping[str, Any]) -> None:
         """One Event when a bundle, a revocation list or a source gets into trouble, or into another one."""
-        for type_ in (BUNDLE_CONDITION, status.CRL_READY, status.SOURCE_READY, turning.CONDITION):
+        kinds = (status.CRL_READY, status.SOURCE_READY, turning.CONDITION, FEDERATION_CONDITION)
+        for type_ in (BUNDLE_CONDITION, *kinds):
             old, new = _condition(entry.status, type_), _condition(wanted, type_)
             if new.get("status") == "False" and new["reason"] != old.get("reason"):
                 self._events.emit(key, entry.meta.uid, new["reason"], new["message"], warning=True)
@@ -162,6 +175,7 @@ class TrustDomainReconciler(Reconciler):
             done.lists = await self._bring_lists_up_to_date(domain, entry, done, now)
         crl = crls.published(done.lists, now) if done.lists is not None else b""
         done.outcome = await self._publish(domain, trust, entry.status, now, More(crl, done.tokens.jwks))
+        done.federation = await self._federation.keep(domain, entry.status, now)
         try:
             done.seen = self._observe(domain, _active_roots(entry.status), now)
         except MalformedError as error:
@@ -425,6 +439,7 @@ class Done:
     outcome: Outcome = field(default_factory=lambda: Outcome(None, None))
     problem: Held | Failure | None = None
     crl_problem: Failure | Held | None = None
+    federation: tuple[Condition | None, datetime | None] = (None, None)
 
 
 class Unresolved(Exception):  # noqa: N818  # not an error: a problem to report

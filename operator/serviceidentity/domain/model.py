@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from serviceidentity.domain.jwt.spec import JwtSpec, TokenIssuerSpec
+from serviceidentity.domain.jwt.spec import JwtSpec, Peer, TokenIssuerSpec
 from serviceidentity.domain.pki.keys import KeyEncoding, KeyProfile
 from serviceidentity.domain.pki.names import Subject
 from serviceidentity.domain.policy.spec import Policy, default_policy
@@ -364,6 +364,7 @@ class TrustDomain:
     bundle: BundleSpec | None = None
     leaves: VaultSigner | None = None  # who signs them, when that is not an authority whose key is here
     policy: Policy = field(default_factory=default_policy)
+    peers: tuple[Peer, ...] = ()  # the trust domains whose bundles are fetched and published
 
     @property
     def key(self) -> Key:

@@ -23,6 +23,7 @@ from serviceidentity.domain.fields import member as _member
 from serviceidentity.domain.fields import optional as _optional
 from serviceidentity.domain.fields import text as _text
 from serviceidentity.domain.fields import texts as _texts
+from serviceidentity.domain.jwt.federation_parse import peers
 from serviceidentity.domain.jwt.parse import jwt_spec, token_issuer
 from serviceidentity.domain.model import (
     AuthoritySpec,
@@ -112,6 +113,7 @@ def trust_domain(body: Json, compile_rule: Compile = no_expressions) -> TrustDom
         crl=_crl(spec),
         revoked=_revoked(spec),
         jwt=token_issuer(spec),
+        peers=peers(spec, name),
         policy=policy(spec, compile_rule),
         leaves=_leaves(_object(spec, "leaves", "spec")),
     )

@@ -1,16 +1,12 @@
 """TLS to one server: which authorities may vouch for it, under which name, and the certificate that we show."""
 
-import os
 import ssl
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from requests.adapters import HTTPAdapter
 
+from serviceidentity.adapters.memory_file import no_password, readable
 from serviceidentity.domain.material import KeyMaterial
 from serviceidentity.errors import SettingsError
 
@@ -37,8 +33,8 @@ def context_of(material: TlsMaterial) -> ssl.SSLContext:
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if material.certificate is not None and material.key is not None:
         try:
-            with _readable(material.certificate + b"\n" + material.key.reveal()) as file:
-                context.load_cert_chain(file, password=_no_password)
+            with readable(material.certificate + b"\n" + material.key.reveal()) as file:
+                context.load_cert_chain(file, password=no_password)
         except (ssl.SSLError, OSError, ValueError, RuntimeError):
             raise SettingsError("the client certificate and its key can't be used together") from None
     return context
@@ -61,24 +57,3 @@ class VerifyingAdapter(HTTPAdapter):  # type: ignore[misc]  # requests has no ty
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave the connection as the context has it: requests would add the authorities that it brings along."""
-
-
-@contextmanager
-def _readable(pem: bytes) -> Iterator[str]:
-    """Give PEM the name of a file, because OpenSSL loads keys from nothing else; in memory where there is a way."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("client", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, pem)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    with tempfile.TemporaryDirectory() as directory:  # only its owner may enter it
-        file = Path(directory, "client.pem")
-        file.write_bytes(pem)
-        yield str(file)
-
-
-def _no_password() -> str:
-    raise ValueError("a key with a password")  # otherwise OpenSSL asks for it at the terminal

@@ -1,1 +1,1 @@
-"""The token keys of trust domains: kept, rotated, published, and handed to whoever mints tokens."""
+"""Token keys of trust domains, and the JWK Sets that are served: use cases."""

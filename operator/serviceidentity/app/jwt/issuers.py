@@ -7,6 +7,7 @@ from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.keyguard import KeyGuard
 from serviceidentity.domain import ownership
 from serviceidentity.domain.jwt import authority as token_keys
+from serviceidentity.domain.jwt import documents
 from serviceidentity.domain.jwt.authority import TokenKeys
 from serviceidentity.domain.jwt.issuer import TokenIssuer
 from serviceidentity.domain.material import Held, MalformedError, SecretView
@@ -56,7 +57,7 @@ class TokenIssuers:
 
     def issuer(self, domain: TrustDomain) -> str:
         """Return the claim `iss` of the trust domain's tokens."""
-        return domain.jwt.issuer or f"{self._base_url}/{domain.meta.name}"
+        return documents.issuer_of(domain.jwt.issuer, self._base_url, domain.meta.name)
 
     def view(self, domain: TrustDomain) -> SecretView | None:
         """Return the Secret of the token keys as it should be: remembered, else found."""

@@ -99,3 +99,16 @@ class TokenIssuerSpec:
     def longest_lifetime(self) -> timedelta:
         """The longest lifetime that a token may be asked for."""
         return self.rotation.max_token_lifetime
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another trust domain: its SPIFFE name, and its bundle's URL or its place in a ConfigMap (name, key) of ours.
+
+    `authorities` is PEM; None means those that the system trusts.
+    """
+
+    trust_domain: str
+    url: str | None = None
+    authorities: str | None = None
+    config_map: tuple[str, str] | None = None

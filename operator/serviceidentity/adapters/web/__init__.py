@@ -1,0 +1,1 @@
+"""HTTPS: what the operator serves."""
