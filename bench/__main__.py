@@ -1,7 +1,7 @@
 """python -m bench --count 1000: this operator beside the bare floor, on one control plane, in one run.
 
-The floor is the least that any controller has to write for the same result: the Secrets and one status patch, over 32
-connections; for secrets of Vault also one GET of each. Prints a table on stderr and JSON on stdout.
+The floor is the least that any controller has to write for the same result, over 32 connections: the Secrets and
+ConfigMaps and one status patch; for secrets of Vault also one GET of each. Prints a table on stderr and JSON on stdout.
 """
 
 import argparse
@@ -19,6 +19,8 @@ from tests.controlplane.operator import OperatorProcess, install
 KINDS: Final[dict[str, Json]] = {
     "certificate": {"certificate": {}},
     "certificate+hmac": {"certificate": {}, "hmac": {}},
+    "jwt": {"jwt": {}},
+    "token": {"jwt": {"signingKey": "None", "tokens": [{"name": "api", "audiences": ["payment-service"]}]}},
 }
 
 

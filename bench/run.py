@@ -9,12 +9,14 @@ from typing import Any, Final
 
 from bench.probe import ReadyWatch, percentile, usage
 from serviceidentity.adapters.kube.client import MERGE_PATCH, KubeClient
+from serviceidentity.domain.ownership import MANAGED_BY_LABEL
 from tests.controlplane import ControlPlane
 from tests.controlplane.operator import OperatorProcess
 
 API: Final = "serviceidentity.dev/v1alpha1"
 CONNECTIONS: Final = 32
-OURS: Final = frozenset({"secrets", "serviceidentities", "trustdomains", "vaultconnections", "events"})
+OURS: Final = frozenset({"secrets", "configmaps", "serviceidentities", "trustdomains", "vaultconnections", "events"})
+STORES: Final = ("configmaps", "secrets")
 
 Json = dict[str, Any]
 Spec = Callable[[int], Json]  # of the identity of that number
@@ -80,13 +82,13 @@ class Run:
         async def bare(number: int) -> None:
             started = time.perf_counter()
             await before(number)
-            for index, secret in enumerate(template["secrets"]):
-                body = {
-                    "metadata": {"name": f"bare-{number}-{index}", "labels": secret["metadata"]["labels"]},
-                    "type": secret["type"],
-                    "data": secret["data"],
-                }
-                await self.client.request("POST", f"/api/v1/namespaces/{name}/secrets", body)
+            for kind in STORES:
+                for index, stored in enumerate(template[kind]):
+                    body = {
+                        "metadata": {"name": f"bare-{number}-{index}", "labels": stored["metadata"]["labels"]},
+                        **{field: stored[field] for field in ("type", "data") if field in stored},
+                    }
+                    await self.client.request("POST", f"/api/v1/namespaces/{name}/{kind}", body)
             patch = {"status": template["status"]}
             await self.client.request("PATCH", f"{self.path(name)}/id-{number}/status", patch, MERGE_PATCH)
             latencies.append(time.perf_counter() - started)
@@ -96,14 +98,15 @@ class Run:
         await each(range(self.count), bare)
         seconds = time.perf_counter() - started
         latencies.clear()
-        await self.client.request("DELETE", f"/api/v1/namespaces/{name}/secrets")
+        for kind in STORES:
+            await self.client.request("DELETE", f"/api/v1/namespaces/{name}/{kind}")
         await asyncio.sleep(1)
         await each(range(min(self.count, 100)), bare, connections=1)
         await self.forget(name)
         return {
             "seconds": round(seconds, 2),
             "seconds_creating": round(creating, 2),
-            "writes_each": len(template["secrets"]) + 1,
+            "writes_each": sum(len(template[kind]) for kind in STORES) + 1,
             "one_p50_ms": round(percentile(latencies, 0.5) * 1000, 1),
             "one_p99_ms": round(percentile(latencies, 0.99) * 1000, 1),
         }
@@ -192,7 +195,10 @@ class Run:
         async with self.watch("template").running() as watch:
             await self.create("template", 0, spec)
             await watch.wait_for(["id-0"], 60)
-        secrets, _ = await self.client.list_all("/api/v1/namespaces/template/secrets")
+        stored = {}
+        for kind in STORES:
+            found, _ = await self.client.list_all(f"/api/v1/namespaces/template/{kind}")
+            stored[kind] = [item for item in found if MANAGED_BY_LABEL in item["metadata"].get("labels", {})]
         body = await self.client.request("GET", f"{self.path('template')}/id-0")
         await self.forget("template")
-        return {"secrets": secrets, "status": body["status"]}
+        return {**stored, "status": body["status"]}
