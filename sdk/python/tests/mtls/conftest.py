@@ -1,0 +1,24 @@
+"""One authority for the tests that don't change it."""
+
+import pytest
+
+from sdk.python.tests.ca import Pki
+from sdk.python.tests.volumes import Volume
+from serviceidentity_sdk.mtls import MutualTLS
+
+
+@pytest.fixture(scope="session")
+def pki():
+    return Pki()
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mount files and return the volume and what reads it."""
+    count = iter(range(100))
+
+    def mount(files, **options):
+        volume = Volume(tmp_path / f"volume{next(count)}", files)
+        return volume, MutualTLS(volume.path, **options)
+
+    return mount
