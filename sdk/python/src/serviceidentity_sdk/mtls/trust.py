@@ -45,7 +45,7 @@ class Trust:
         """Return what time does not change, and until when it holds."""
         path = list(chain)
         until = min(certificate.not_valid_after_utc for certificate in path)
-        if not self._is_root(path[-1]):
+        if path[-1] not in self._roots:  # also a root that was issued anew: it signed the one before, with the same key
             above = next((root for root in self._roots if _signed(path[-1], root)), None)
             if above is None:
                 return "its root is not trusted any more", until
@@ -63,13 +63,6 @@ class Trust:
             # Of several lists of one authority the last to end decides, as in OpenSSL.
             until = min(until, max(found.next_update_utc or until for found in lists))
         return None, until
-
-    def _is_root(self, certificate: x509.Certificate) -> bool:
-        """By name and key: a root may be issued anew for the same key."""
-        return any(
-            root.subject == certificate.subject and root.public_key() == certificate.public_key()
-            for root in self._roots
-        )
 
 
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
