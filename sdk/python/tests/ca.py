@@ -113,7 +113,9 @@ class Pki:
 
     def leaf(self, service="order-service", *, uris=None, dns=("localhost",), begin=None, end=None, names=None):
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names or [service]])
+        subject = x509.Name(
+            [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in ([service] if names is None else names)]
+        )
         alternative = [
             *(x509.DNSName(name) for name in dns),
             *(x509.UniformResourceIdentifier(uri) for uri in ([spiffe_id(service)] if uris is None else uris)),

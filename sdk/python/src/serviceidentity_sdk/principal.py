@@ -1,8 +1,8 @@
 """Who a request comes from: what a middleware that checked a credential puts on the request, and authorisation reads.
 
 A request can carry several credentials at once: the calling service's certificate, its signature, and the token of the
-user on whose behalf it calls. Each is kept under its kind; `request.state.principal` is the one that says most about who
-wants this: token before signature before certificate, in whichever order the middlewares run.
+user on whose behalf it calls. Each is kept under its kind; `request.state.principal` is the one that says most about
+who wants this: token before signature before certificate, in whichever order the middlewares run.
 """
 
 from collections.abc import Mapping, MutableMapping
