@@ -71,6 +71,23 @@ def test_a_swap_between_the_first_file_and_the_last_is_noticed(tmp_path, monkeyp
     assert (snapshot.read("a"), snapshot.read("z")) == (b"new", b"new")
 
 
+@pytest.mark.parametrize("use", [Directory.read, Directory.version])
+def test_a_version_that_is_removed_while_it_is_opened_is_no_error(tmp_path, monkeypatch, use):
+    volume = Volume(tmp_path / "v", {"a": b"old"})
+    failed = []
+    real = os.open
+
+    def gone_at_first(name, *args, **more):
+        if str(name).endswith("..data") and not failed:
+            failed.append(name)
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(name, *args, **more)
+
+    monkeypatch.setattr(os, "open", gone_at_first)
+    use(Directory(volume.path))
+    assert failed
+
+
 def test_a_swap_whose_old_files_are_all_still_there_is_noticed(tmp_path, monkeypatch):
     """The kubelet removes the old version some time after the rename: what was read is whole, and old."""
     volume = Volume(tmp_path / "v", {"a": b"old"})

@@ -123,6 +123,13 @@ def test_websockets_are_refused_before_they_are_accepted(pki, guarded):
     assert len(application.seen) == 1
 
 
+@pytest.mark.parametrize(("version", "closes"), [("1.1", True), ("2", False)])
+def test_only_http_1_is_told_to_close_its_connection(guarded, version, closes):
+    _, middleware = guarded()
+    start, _body = call(middleware, scope_of(None, http_version=version))
+    assert ((b"connection", b"close") in start["headers"]) is closes
+
+
 def test_the_lifespan_passes(guarded):
     application, middleware = guarded()
     assert call(middleware, {"type": "lifespan"}) == []

@@ -8,9 +8,9 @@ to that directory, and they count only if `..data` still is that directory after
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from serviceidentity_sdk.credentials.errors import CredentialError
 from serviceidentity_sdk.credentials.material import KeyMaterial
@@ -19,6 +19,7 @@ _DATA: Final = "..data"
 _ATTEMPTS: Final = 100  # a kubelet swaps once a minute; whoever swaps without pause is waited for this often
 _LARGEST: Final = 4 * 1024 * 1024  # bytes; a Secret or ConfigMap has at most 1 MiB, a projected volume several of them
 
+T = TypeVar("T")
 _Version = tuple[object, ...]
 
 
@@ -84,31 +85,38 @@ class Directory:
 
     def version(self) -> _Version:
         """Return what changes whenever the files may have changed. Cheap with `..data`. Raises CredentialError."""
-        try:
-            with self._opened() as (fd, swapped):
-                return _identity(fd) if swapped else _listed(fd)
-        except (OSError, _MovedError) as error:
-            raise self._unreadable(error) from error
+        return self._holding_still(self._version)
 
     def read(self) -> Snapshot:
         """Return all regular files, of one version of the volume.
 
         Raises CredentialError if the directory is missing or may not be read, or if it does not hold still.
         """
+        return self._holding_still(self._read)
+
+    def _holding_still(self, look: Callable[[], T]) -> T:
+        """Look until nothing changed meanwhile."""
         for _ in range(_ATTEMPTS):
             try:
-                with self._opened() as (fd, swapped):
-                    before = _listed(fd)
-                    files = dict(_contents(fd, budget=[_LARGEST]))
-                    if _listed(fd) != before or (swapped and not self._still(fd)):
-                        continue
-                return Snapshot(self.path, files)
+                return look()
             except (FileNotFoundError, _MovedError) as error:
                 if not os.path.isdir(self.path):  # noqa: PTH112  # a plain string goes in and out here
                     raise self._unreadable(error) from error
             except OSError as error:
                 raise self._unreadable(error) from error
-        raise CredentialError(f"{self.path} changed while it was read, {_ATTEMPTS} times in a row")
+        raise CredentialError(f"{self.path} does not hold still, or its {_DATA} points nowhere")
+
+    def _version(self) -> _Version:
+        with self._opened() as (fd, swapped):
+            return _identity(fd) if swapped else _listed(fd)
+
+    def _read(self) -> Snapshot:
+        with self._opened() as (fd, swapped):
+            before = _listed(fd)
+            files = dict(_contents(fd, budget=[_LARGEST]))
+            if _listed(fd) != before or (swapped and not self._still(fd)):
+                raise _MovedError
+        return Snapshot(self.path, files)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[int, bool]]:
@@ -132,7 +140,7 @@ class Directory:
         return (found.st_dev, found.st_ino) == _identity(fd)[:2]
 
     def _unreadable(self, error: Exception) -> CredentialError:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it does not hold still"
+        reason = (isinstance(error, OSError) and error.strerror) or "it changes"
         return CredentialError(f"{self.path} can't be read: {reason}")
 
 

@@ -108,8 +108,9 @@ def _principal(peer: PeerIdentity) -> Principal:
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reason: str) -> None:
     body = json.dumps({"error": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status == 401:  # noqa: PLR2004
-        headers.append((b"connection", b"close"))  # a new handshake is the way to another answer
+    if status == 401 and scope.get("http_version", "1.1").startswith("1"):  # noqa: PLR2004
+        # A new handshake is the way to another answer. RFC 9113 8.2.2: HTTP/2 has no such header.
+        headers.append((b"connection", b"close"))
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
