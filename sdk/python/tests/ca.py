@@ -97,7 +97,8 @@ class Leaf:
 
     @property
     def serial(self):
-        return f"{self.certificate.serial_number:x}"
+        digits = f"{self.certificate.serial_number:x}"
+        return "0" * (len(digits) % 2) + digits
 
 
 class Pki:

@@ -24,8 +24,9 @@ def is_spiffe_id(text: str) -> bool:
 class PeerIdentity:
     """What the certificate of a peer says, after TLS has verified it. All of it is public.
 
-    `serial_number` and `fingerprint` (SHA-256 of the certificate) are lower-case hex; times are in UTC. `spiffe_id`
-    and `common_name` are None unless the certificate has exactly one: with two, which one is meant is a guess.
+    `serial_number` (an even number of digits, as in the status of a ServiceIdentity) and `fingerprint` (SHA-256 of the
+    certificate) are lower-case hex; times are in UTC. `spiffe_id` and `common_name` are None unless the certificate
+    has exactly one: with two, which one is meant is a guess.
     """
 
     common_name: str | None
@@ -54,7 +55,7 @@ class PeerIdentity:
             common_name=str(names[0].value) if len(names) == 1 else None,
             spiffe_id=ids[0] if len(ids) == 1 and is_spiffe_id(ids[0]) else None,
             dns_names=tuple(dns_names),
-            serial_number=f"{certificate.serial_number:x}",
+            serial_number=_hex(certificate.serial_number),
             issuer=certificate.issuer.rfc4514_string(),
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
@@ -65,6 +66,11 @@ class PeerIdentity:
     def subject(self) -> str:
         """What to call it in a log: the common name, or else what names it."""
         return self.common_name or self.spiffe_id or f"sha256:{self.fingerprint}"
+
+
+def _hex(number: int) -> str:
+    digits = f"{number:x}"
+    return digits.zfill(len(digits) + len(digits) % 2)
 
 
 class Peers:
