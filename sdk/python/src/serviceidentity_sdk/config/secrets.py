@@ -168,7 +168,7 @@ def load_secrets(
 ) -> Secrets:
     """Return the settings of a service. Raises SecretsError that names everything that is wrong, at once.
 
-    `env` is os.environ unless another is given. Every `ENC:` value in it is decrypted now, with the keys in the variable
+    `env` is os.environ unless another is given. Every `ENC:` value in it is decrypted now, with the key in the variable
     `master_key` or the file that `<master_key>_FILE` names: 64 hexadecimal digits, or several lines of them, the newest
     first. `required` must be there and not be empty.
 

@@ -67,7 +67,7 @@ class RedisCounts:
         """Count a request, as the protocol says."""
         now = -1 if self._clock is None else round(self._clock() * _MICROSECONDS)
         window = round(limit.window * _MICROSECONDS)
-        arguments = [limit.quota, window, ticket, now]
+        arguments: list[str | int] = [limit.quota, window, ticket, now]
         found = await self._asked(lambda: self._script(keys=[self._key(limit, client)], args=arguments))
         allowed, remaining, reset = found
         return Take(bool(allowed), int(remaining), int(reset) / _MICROSECONDS)

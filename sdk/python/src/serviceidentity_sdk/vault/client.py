@@ -30,8 +30,8 @@ class Vault:
     """Reads secrets of Vault or OpenBao as the Pod's service account; any thread may use it.
 
     Values are cached for `cache_for` seconds. When Vault does not answer, the last value serves for `stale_for` seconds
-    more; when Vault says that it is gone or forbidden, at once no longer. Logins and leases are renewed by a thread of its
-    own at 75 % of what was granted. `close()`, or leaving a `with` block, revokes them.
+    more; when Vault says that it is gone or forbidden, no longer. Logins and leases are renewed by a thread of its own at
+    75 % of what was granted. `close()`, or leaving a `with` block, revokes them.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Vault:
         self._clock = clock
         self._cache_for = cache_for
         self._stale_for = stale_for
-        self._logins = Logins(self._requests, role, mount, Path(token_file), clock)
+        self._logins = Logins(self._requests, role, mount, Path(token_file), clock, self._keep_alive)
         self._lock = threading.Lock()
         self._cached: dict[str, Cached] = {}
         self._leases: dict[str, LeasedSecret] = {}
@@ -122,9 +122,7 @@ class Vault:
     def _cell(self, key: str, read: Callable[[], SecretData]) -> SecretData:
         with self._lock:
             cell = self._cached.setdefault(key, Cached(read, self._clock, self._cache_for, self._stale_for))
-        found = cell.get()
-        self._keep_alive()
-        return found
+        return cell.get()
 
     def _keep_alive(self) -> None:
         with self._lock:

@@ -1,7 +1,7 @@
 """When a lease, or a login, is renewed, and when there must be another one instead. Pure: times are given, in seconds.
 
-The rules are those of the operator: ask for more time at 75 % of what was *granted* last, whatever was asked for; when less
-than half of the first grant is given, its maximum is near, and it is replaced while it still works.
+The rules are those of the operator: ask for more time at 75 % of what was *granted* last, whatever was asked for; when
+less than half of the first grant is given, its maximum is near, and it is replaced while it still works.
 """
 
 from dataclasses import dataclass, replace

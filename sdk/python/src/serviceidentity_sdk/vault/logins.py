@@ -27,13 +27,26 @@ class Login:
 class Logins:
     """The login of one service at one server; any thread may use it."""
 
-    def __init__(self, requests: Requests, role: str, mount: str, token_file: Path, clock: Callable[[], float]) -> None:
-        """Log in to `role` at auth/`mount` with the token in `token_file`, when it is needed first."""
+    def __init__(
+        self,
+        requests: Requests,
+        role: str,
+        mount: str,
+        token_file: Path,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+    ) -> None:
+        """Log in to `role` at auth/`mount` with the token in `token_file`, when it is needed first.
+
+        `changed` is told of a new login, which has a deadline of its own.
+        """
         self._requests = requests
         self._role = role
         self._path = f"auth/{quoted(mount)}/login"
         self._token_file = token_file
         self._clock = clock
+        self._changed = changed
+        self._closed = False
         self._lock = threading.RLock()
         self._current: Login | None = None
         self._former: list[Login] = []
@@ -47,9 +60,14 @@ class Logins:
             return self._current
 
     def is_current(self, login: Login) -> bool:
-        """Say whether a token is still that of the login."""
-        with self._lock:
-            return self._current is not None and self._current.token == login.token
+        """Say whether a token is still that of the login. It never waits."""
+        current = self._current
+        return current is not None and current.token == login.token
+
+    def ends(self, login: Login) -> float:
+        """Return when a token ends, as far as it was renewed; 0 for one that is good no more. It never waits."""
+        known = (self._current, *self._former)
+        return next((one.grant.ends for one in known if one is not None and one.token == login.token), 0.0)
 
     def send(self, method: str, path: str, body: Json | None = None) -> tuple[Json, Login]:
         """Send a request with the login's token; once more with a new one when that is good no more."""
@@ -87,6 +105,7 @@ class Logins:
     def revoke(self) -> None:
         """Revoke the login and those before it, with all leases that hang on them."""
         with self._lock:
+            self._closed = True
             ending = [*self._former, *([self._current] if self._current else [])]
             self._former, self._current = [], None
         for login in ending:
@@ -111,6 +130,8 @@ class Logins:
 
     def _replace(self) -> None:
         """Log in anew. The former token lives on, with what hangs on it."""
+        if self._closed:
+            raise VaultRefusedError("this client was closed")
         now = self._clock()
         try:
             proof = self._token_file.read_text().strip()  # the kubelet writes a new one long before this one ends
@@ -124,6 +145,7 @@ class Logins:
         if self._current is not None:
             self._former.append(self._current)
         self._current = Login(token, Grant(now, duration, duration, renewable))
+        self._changed()
 
     def _accepts(self, login: Login) -> bool:
         """Ask whether a token is good, after something was refused to it."""

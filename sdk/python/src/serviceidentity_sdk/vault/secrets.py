@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from serviceidentity_sdk.vault.connection import Json, Requests, data_of, grant_of
 from serviceidentity_sdk.vault.errors import VaultAwayError, VaultError, VaultRefusedError
-from serviceidentity_sdk.vault.lease import Grant, Step, next_step, next_time
+from serviceidentity_sdk.vault.lease import SHORTEST_PAUSE, Grant, Step, next_step, next_time
 from serviceidentity_sdk.vault.logins import Login, Logins
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class Cached:
             assert old is not None  # noqa: S101  # else this waited
             return old  # another thread is asking
         try:
-            return self._usable(self._keep) or self._refreshed(old)
+            found = self._usable(self._keep)  # another thread may have read it meanwhile
+            return self._refreshed(old) if found is None else found
         finally:
             self._lock.release()
 
@@ -111,19 +112,29 @@ class LeasedSecret:
         self._changed = changed
         self._lock = threading.RLock()
         self._lease: _Lease | None = None
+        self._ask_again = 0.0
         self._subscribers: list[Callable[[SecretData], None]] = []
 
     def current(self) -> SecretData:
         """Return credentials that work now, made now if there are none. Raises VaultError."""
         lease = self._lease
-        if lease is not None and self._clock() < min(lease.grant.ends, lease.login.grant.ends):
+        if lease is not None and self._lives(lease):
             return lease.data
         with self._lock:
             lease = self._lease
-            if lease is None or self._clock() >= lease.grant.ends:
-                lease = self._issue()
-                self._changed()
-            return lease.data
+            if lease is not None and self._lives(lease):
+                return lease.data
+            if self._clock() < self._ask_again:
+                raise VaultAwayError("Vault did not answer a moment ago")
+            try:
+                issued = self._issue()
+            except VaultAwayError:
+                self._ask_again = self._clock() + SHORTEST_PAUSE
+                raise
+        self._changed()
+        if lease is not None:
+            self._tell(issued.data)
+        return issued.data
 
     def on_change(self, subscriber: Callable[[SecretData], None]) -> None:
         """Call `subscriber` with each later credentials, in a thread of this client's own."""
@@ -140,12 +151,15 @@ class LeasedSecret:
                 self._advance(before, now)
             except VaultError as error:
                 logger.warning("credentials of Vault are not renewed: %s", error)
-                self._lease = replace(before, grant=before.grant.failed(now))
-            after = self._lease
-        assert after is not None  # noqa: S101  # nobody takes it away
+                left = self._lease or before  # renewed once more, maybe, and not replaced
+                self._lease = replace(left, grant=left.grant.failed(now))
+            after = self._lease or before
         if after.data is not before.data:
             self._tell(after.data)
         return next_time(after.grant)
+
+    def _lives(self, lease: _Lease) -> bool:
+        return self._clock() < min(lease.grant.ends, self._logins.ends(lease.login))
 
     def _advance(self, lease: _Lease, now: float) -> None:
         if now < lease.grant.retry:
