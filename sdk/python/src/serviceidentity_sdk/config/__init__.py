@@ -1,13 +1,12 @@
 """Configuration: encrypted values, files over environment variables, mounted Secrets, typed access."""
 
 from serviceidentity_sdk.config.encrypted import DecryptionError, MasterKey, decrypt, parse_master_keys
-from serviceidentity_sdk.config.mounted import MountError, read_secret
+from serviceidentity_sdk.config.mounted import read_secret
 from serviceidentity_sdk.config.secrets import Secrets, SecretsError, load_secrets
 
 __all__ = [
     "DecryptionError",
     "MasterKey",
-    "MountError",
     "Secrets",
     "SecretsError",
     "decrypt",

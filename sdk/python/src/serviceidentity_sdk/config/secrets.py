@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from serviceidentity_sdk.config.encrypted import PREFIX, DecryptionError, MasterKey, decrypt, parse_master_keys
-from serviceidentity_sdk.config.mounted import MountError, read_secret
+from serviceidentity_sdk.config.mounted import read_secret
+from serviceidentity_sdk.credentials import CredentialError
 
 T = TypeVar("T")
 MASTER_KEY: Final = "MASTER_KEY"
@@ -214,7 +215,7 @@ def _master_keys(env: Mapping[str, str], name: str) -> tuple[MasterKey, ...]:
 def _mounted(directory: Path) -> dict[str, bytes]:
     try:
         return read_secret(directory)
-    except MountError as error:
+    except CredentialError as error:
         raise SecretsError({str(directory): "the mounted Secret can't be read"}) from error
 
 

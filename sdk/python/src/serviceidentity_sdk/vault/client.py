@@ -30,7 +30,7 @@ class Vault:
     """Reads secrets of Vault or OpenBao as the Pod's service account; any thread may use it.
 
     Values are cached for `cache_for` seconds. When Vault does not answer, the last value serves for `stale_for` seconds
-    more; when Vault says that it is gone or forbidden, no longer. Logins and leases are renewed by a thread of its own at
+    more; when Vault says that it is gone or forbidden, no longer. A thread of its own renews logins and leases at
     75 % of what was granted. `close()`, or leaving a `with` block, revokes them.
     """
 
