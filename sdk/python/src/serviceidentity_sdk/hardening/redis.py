@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT: Final = 0.25  # seconds that a request waits for Redis
 PAUSE: Final = 1.0  # seconds in which nobody asks again
+AT_ONCE: Final = 32  # below what a pool of connections has: a burst waits, and is not taken for a Redis that is away
 
 # One step for Redis, whoever else asks at the same time: a sorted set holds a ticket for each request that was allowed,
 # by its time in microseconds. It is Redis's own clock: those of the replicas do not matter. A test may give a time.
@@ -62,6 +63,7 @@ class RedisCounts:
         self._timeout = timeout
         self._clock = clock
         self._silent_until = 0.0
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def take(self, limit: Limit, client: str, ticket: str) -> Take:
         """Count a request, as the protocol says."""
@@ -84,7 +86,7 @@ class RedisCounts:
         if time.monotonic() < self._silent_until:
             raise AwayError("Redis did not answer a moment ago")
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout), self._turns:
                 return await call()
         except (RedisError, OSError, TimeoutError) as error:
             self._silent_until = time.monotonic() + PAUSE
