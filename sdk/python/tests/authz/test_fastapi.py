@@ -1,5 +1,7 @@
 """Rules as dependencies of FastAPI."""
 
+from typing import Annotated
+
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from pydantic import BaseModel
@@ -32,7 +34,7 @@ def new_app(**options):
         return "admins"
 
     @app.post("/orders")
-    def create(order: Order, _: None = Depends(check_permission("orders:create"))):
+    def create(order: Order, _: Annotated[None, Depends(check_permission("orders:create"))]):
         return order.item
 
     @app.get("/health", dependencies=[Depends(public())])
@@ -110,7 +112,7 @@ def test_a_rule_of_the_application_counts_for_all():
 
 
 def test_a_rule_below_another_dependency_counts():
-    def session(_: None = Depends(authorize("admin"))):
+    def session(_: Annotated[None, Depends(authorize("admin"))]):
         return "session"
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -122,7 +124,7 @@ def test_a_web_socket_is_refused():
     app = new_app()
 
     @app.websocket("/socket")
-    async def socket(websocket: WebSocket, _: None = Depends(authorize("admin"))):
+    async def socket(websocket: WebSocket, _: Annotated[None, Depends(authorize("admin"))]):
         await websocket.accept()
         await websocket.send_text("in")
 

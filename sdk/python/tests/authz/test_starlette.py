@@ -1,5 +1,7 @@
 """Rules on routes of Starlette."""
 
+import asyncio
+
 import pytest
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
@@ -256,6 +258,4 @@ async def forgotten_too(request):
 
 
 def _run(coroutine):
-    import asyncio
-
     return asyncio.run(coroutine)

@@ -23,7 +23,7 @@ def swap(volume, version, **values):
         if not link.is_symlink():
             link.symlink_to(f"..data/{name}")
     (volume / "..data_tmp").symlink_to(folder.name)
-    os.replace(volume / "..data_tmp", volume / "..data")
+    (volume / "..data_tmp").replace(volume / "..data")
 
 
 def test_encrypted_values_are_decrypted_and_others_are_left():

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -40,7 +41,7 @@ def server(clock):
 @pytest.fixture
 def vault(server, clock, tmp_path, monkeypatch):
     """A client whose thread does nothing: the test calls `tick`."""
-    monkeypatch.setattr(Vault, "_run", lambda self: None)
+    monkeypatch.setattr(Vault, "_run", lambda _self: None)
     (tmp_path / "token").write_text("proof-1\n")
     return Vault("http://vault", "order-service", token_file=tmp_path / "token", requests=server, clock=clock)
 
@@ -260,8 +261,6 @@ def test_asyncio_is_never_blocked(vault, server):
 
 def test_the_thread_renews_by_itself(server, tmp_path):
     """With the real clock; how often, the test does not say."""
-    import time
-
     server.clock = time.monotonic
     server.ttl, server.max_ttl = 0.4, 2.0
     (tmp_path / "token").write_text("proof")
@@ -273,3 +272,9 @@ def test_the_thread_renews_by_itself(server, tmp_path):
         assert changed.wait(20)
         assert server.count("sys/leases/renew") >= 1
     assert not server.living()
+
+
+def test_a_secret_and_what_its_path_holds_are_cached_apart(vault):
+    assert vault.kv("a") == {"k": "v1"}
+    assert vault.read("secret/data/a")["metadata"] == {"version": 1}
+    assert vault.kv("a") == {"k": "v1"}

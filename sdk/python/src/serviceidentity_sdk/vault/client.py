@@ -79,7 +79,7 @@ class Vault:
                 raise VaultMissingError("this version was deleted, or it is no KV engine of version 2")
             return SecretData(values)
 
-        return self._cell(where, read)
+        return self._cell(f"kv {where}", read)  # read() of the same path gives something else
 
     def lease(self, path: str) -> LeasedSecret:
         """Return the credentials of a path, such as `database/creds/order-service`; the same ones for every caller.
