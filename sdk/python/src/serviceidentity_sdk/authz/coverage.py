@@ -4,10 +4,13 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.endpoints import HTTPEndpoint
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+try:
+    from starlette.applications import Starlette
+    from starlette.endpoints import HTTPEndpoint
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as error:
+    raise ImportError("serviceidentity_sdk.authz needs: pip install 'serviceidentity-sdk[asgi]'") from error
 
 from serviceidentity_sdk.authz.guards import MARK, Guard, RefusedError, Rule, answer_refused, refuse
 from serviceidentity_sdk.authz.rules import NO_RULE

@@ -4,8 +4,11 @@ import ipaddress
 from collections.abc import Callable
 from typing import Final
 
-from starlette.datastructures import Headers
-from starlette.types import Scope
+try:
+    from starlette.datastructures import Headers
+    from starlette.types import Scope
+except ImportError as error:
+    raise ImportError("serviceidentity_sdk.hardening needs: pip install 'serviceidentity-sdk[asgi]'") from error
 
 ClientKey = Callable[[Scope], str]
 _UNKNOWN: Final = "unknown"
