@@ -106,3 +106,11 @@ def test_a_key_shows_nothing():
     assert repr(KEY) == str(KEY) == f"{KEY}" == "<redacted>"
     with pytest.raises(TypeError):
         pickle.dumps(KEY)
+
+
+def test_a_value_has_one_spelling():
+    """Of the same bytes, cut at another place, none is taken."""
+    iv, tag, ciphertext = encrypted(PLAIN.encode())[4:].split(":")
+    for text in (f"ENC:{iv}:{tag[2:]}:{ciphertext}{tag[:2]}", f"ENC:{iv}:{ciphertext[-2:]}{tag}:{ciphertext[:-2]}"):
+        with pytest.raises(DecryptionError, match="its tag 16"):
+            decrypt(text, [KEY])

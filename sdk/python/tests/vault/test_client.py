@@ -158,6 +158,19 @@ def test_credentials_always_work_for_weeks_of_cut_leases_and_logins(vault, serve
     assert not server.living() and not any(end > clock.now for end, _ in server.tokens.values())
 
 
+def test_a_login_near_its_end_takes_its_leases_along_while_they_work(vault, server, clock):
+    server.token_ttl, server.token_max = 1000.0, 1500.0
+    server.ttl = server.max_ttl = 100_000.0
+    lease, seen = vault.lease(PATH), []
+    lease.on_change(lambda data: seen.append((data["username"], len(server.living()))))
+    first = lease.current()["username"]
+    pass_time(vault, clock, 1499)
+    assert [(name != first, living) for name, living in seen] == [(True, 2)]
+    assert lease.current()["username"] == seen[0][0]
+    vault.close()
+    assert not server.tokens  # the former one too, which had a second to live
+
+
 def test_what_is_not_renewable_is_replaced_in_time(vault, server, clock):
     server.renewable = False
     for _ in range(20):

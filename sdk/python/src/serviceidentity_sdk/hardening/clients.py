@@ -31,7 +31,7 @@ def by_address(trusted_hops: int = 0) -> ClientKey:
             named = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
             hops = [*(one.strip() for one in named[-trusted_hops:]), *hops]
         # The farthest that a proxy of ours vouches for; one that is no address is as good as none.
-        for one in hops[-trusted_hops - 1 :]:
+        for one in hops:
             if (found := _address(one)) is not None:
                 return found
         return _UNKNOWN
