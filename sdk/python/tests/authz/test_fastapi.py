@@ -120,6 +120,23 @@ def test_a_rule_below_another_dependency_counts():
     assert unprotected(app) == ()
 
 
+def test_folders_of_files_need_a_rule_too(tmp_path):
+    (tmp_path / "index.html").write_text("page")
+    pages = APIRouter(prefix="/pages")
+    pages.frontend("/open", directory=tmp_path)
+    ruled = APIRouter(prefix="/ruled", dependencies=[Depends(authorize("admin"))])
+    ruled.frontend("/files", directory=tmp_path)
+    app = new_app(docs_url=None, redoc_url=None, openapi_url=None)
+    app.frontend("/ui", directory=tmp_path)
+    app.include_router(pages)
+    app.include_router(ruled)
+    assert set(unprotected(app)) == {"/ui", "/pages/open"}
+    protect(app, public=["/ui", "/pages/open"])
+    assert get(app, "/pages/open/").text == "page"
+    assert get(app, "/ruled/files/").status_code == 401
+    assert get(app, "/ruled/files/", "admin").text == "page"
+
+
 def test_a_web_socket_is_refused():
     app = new_app()
 

@@ -34,8 +34,7 @@ class Found:
 
 def routes_of(app: Any) -> tuple[Found, ...]:
     """Return all routes of a Starlette or FastAPI application, those of its mounts too."""
-    later = getattr(getattr(app, "router", None), "_low_priority_routes", ())  # FastAPI's front ends: files
-    return tuple(_walk([*getattr(app, "routes", ()), *later], "", ruled=False))
+    return (*_walk(getattr(app, "routes", ()), "", ruled=False), *_front_ends(app))
 
 
 def unprotected(app: Any, public: Collection[str] = ()) -> tuple[str, ...]:
@@ -131,6 +130,17 @@ def _walk(routes: Collection[BaseRoute], prefix: str, *, ruled: bool) -> Iterato
             yield from _walk(inner, path, ruled=here)
         else:
             yield Found(path, getattr(route, "endpoint", None) or app, here)
+
+
+def _front_ends(app: Any) -> Iterator[Found]:
+    """Return the folders of files that FastAPI's `frontend()` serves; it keeps them apart from its routes."""
+    groups = [("", group, group) for group in getattr(getattr(app, "router", None), "_low_priority_routes", ())]
+    for route in getattr(app, "routes", ()):
+        included: Any = getattr(route, "effective_low_priority_routes", tuple)()
+        groups.extend((one.frontend_prefix, one, one.original_route) for one in included)
+    for prefix, group, files in groups:
+        for file in files.routes:
+            yield Found(prefix + file.path, file.app, _depends(getattr(group, "dependant", None)))
 
 
 def _flat(routes: Collection[BaseRoute]) -> Iterator[Any]:
