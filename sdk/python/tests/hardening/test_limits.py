@@ -148,6 +148,23 @@ def test_nobody_waits_for_a_redis_that_hangs():
     assert asked == 1
 
 
+def test_an_answer_that_came_too_late_is_not_taken_for_another_ones(redis_server, monkeypatch):
+    """A connection that was left while Redis was busy is not used for the next question."""
+    monkeypatch.setattr("serviceidentity_sdk.hardening.redis.PAUSE", 0.0)
+
+    async def work(patient, redis):
+        hurried = RedisCounts(redis, timeout=0.01)
+        limits = [Limit(f"n{uuid.uuid4().hex}", quota, 900) for quota in range(1, 9)]
+        assert (await patient.take(limits[0], "c", "t")).remaining == 0
+        await redis.execute_command("CLIENT", "PAUSE", "2000")
+        late = await asyncio.gather(*(hurried.take(limits[0], "c", "t") for _ in range(4)), return_exceptions=True)
+        assert all(isinstance(one, AwayError) for one in late)
+        return [(limit.quota, (await patient.take(limit, "d", "t")).remaining) for limit in limits]
+
+    found = in_redis(redis_server, work, timeout=20)
+    assert all(remaining == quota - 1 for quota, remaining in found)
+
+
 class NoRedis:
     async def take(self, limit, client, ticket):
         raise AwayError
