@@ -51,8 +51,8 @@ class Authenticator(Protocol):
 class ServiceAuthenticator:
     """Verifies requests with X-Service-ID, X-Timestamp and X-Signature.
 
-    `keyring` is a `Watch` of the keyring Secret, or `Fixed`. `empty` names what requests without a body may have signed.
-    The signature covers neither method nor path: with a replay cache a request is at least accepted only once.
+    `keyring` is a `Watch` of the keyring Secret, or `Fixed`. `empty` names what requests without a body may have
+    signed. The signature covers neither method nor path: with a replay cache a request is at least accepted only once.
     """
 
     def __init__(

@@ -14,8 +14,8 @@ except ImportError as missing:  # pragma: no cover
 class SignedRequests(httpx.Auth):
     """`httpx.AsyncClient(auth=SignedRequests(signer))`: each request is signed as it is sent.
 
-    Another replica of this service can send the same body in the same millisecond, which is the same signature. A verifier
-    that says so has not let the request in: it is signed once more.
+    Another replica of this service can send the same body in the same millisecond, which is the same signature. A
+    verifier that says so has not let the request in: it is signed once more.
     """
 
     requires_request_body = True

@@ -1,7 +1,8 @@
 """JSON as JavaScript reads and writes it: `canonical(text)` is `JSON.stringify(JSON.parse(text))`, byte for byte.
 
-What differs from Python's json: every number is a double (ECMA-262 6.1.6.1.20 says how it is written), keys that are array
-indexes come first in ascending order (10.1.11.1), half a surrogate pair is escaped (25.5.2.3), and NaN is no JSON.
+What differs from Python's json: every number is a double (ECMA-262 6.1.6.1.20 says how it is written), keys that are
+array indexes come first in ascending order (10.1.11.1), half a surrogate pair is escaped (25.5.2.3), and NaN is no
+JSON.
 
 The json module does the work in C; numbers are turned into what it writes as JavaScript would.
 """
@@ -32,8 +33,8 @@ def canonical(text: bytes | str) -> bytes:
 def stringify(value: Any) -> bytes:
     """Return a Python value as JSON.stringify would write it, in UTF-8.
 
-    NaN and the infinities are `null`, an integer that no double holds is rounded, keys that are numbers become text, all as
-    JavaScript does. Raises TypeError for what is no JSON value, NotJsonError for what is nested too deep.
+    NaN and the infinities are `null`, an integer that no double holds is rounded, keys that are numbers become text,
+    all as JavaScript does. Raises TypeError for what is no JSON value, NotJsonError for what is nested too deep.
     """
     try:
         # Through text, so that there is one way of writing. ASCII, so that two halves of a pair become one character.
@@ -108,7 +109,7 @@ class _Reading:
 
 
 def _whole(number: float) -> int:
-    """Return the integer with the digits that JavaScript writes: the shortest that say which double it is, then zeros."""
+    """Return the integer with the digits that JavaScript writes: as few as say which double it is, then zeros."""
     if abs(number) < 2**53:
         return int(number)
     digits, _, exponent = f"{number!r}".partition("e")

@@ -17,9 +17,9 @@ REPLAYED_CHALLENGE: Final = f'{CHALLENGE}, error="replayed"'
 class SignedRequestMiddleware:
     """Lets only signed requests through and puts the caller on them (`request.state.principal`).
 
-    `app.add_middleware(SignedRequestMiddleware, authenticator=...)`. `exempt` says of a path that it needs no signature:
-    health checks, say. The application reads the body as it was signed, in the form of JSON.stringify: a number or a key
-    that two JSON parsers read differently can't be put past the signature.
+    `app.add_middleware(SignedRequestMiddleware, authenticator=...)`. `exempt` says of a path that it needs no
+    signature: health checks, say. The application reads the body as it was signed, in the form of JSON.stringify: a
+    number or a key that two JSON parsers read differently can't be put past the signature.
     """
 
     def __init__(

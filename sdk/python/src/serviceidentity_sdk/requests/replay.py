@@ -26,8 +26,8 @@ class ReplayCache(Protocol):
 class MemoryReplayCache:
     """Remembers within one process: enough for a service of one process, not for replicas.
 
-    At most `largest` requests are remembered, about 250 bytes each. When so many are within their time, further ones are
-    refused: forgetting one would let it in twice.
+    At most `largest` requests are remembered, about 250 bytes each. When so many are within their time, further ones
+    are refused: forgetting one would let it in twice.
     """
 
     def __init__(self, largest: int = 200_000, *, clock_ms: Callable[[], int] = _monotonic_ms) -> None:

@@ -1,11 +1,13 @@
 """The replay cache that all replicas of a service share."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from serviceidentity_sdk.requests.errors import ReplayUnavailableError
 
-try:
+if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+try:
     from redis.exceptions import RedisError
 except ImportError as missing:  # pragma: no cover
     raise ImportError("the replay cache in Redis needs: pip install 'serviceidentity-sdk[redis]'") from missing
@@ -18,7 +20,7 @@ class RedisReplayCache:
     what it evicts could be used again.
     """
 
-    def __init__(self, client: "Redis[Any] | Redis", *, prefix: str = "serviceidentity:replay:") -> None:
+    def __init__(self, client: "Redis", *, prefix: str = "serviceidentity:replay:") -> None:
         self._client = client
         self._prefix = prefix
 
