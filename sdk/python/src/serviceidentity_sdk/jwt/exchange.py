@@ -34,7 +34,7 @@ _LONGEST: Final = 3600.0  # seconds for which an exchanged token is used again a
 
 
 class PropagatedToken(httpx.Auth):
-    """Sends the token of the request being served: `httpx.AsyncClient(auth=PropagatedToken(hosts={"payment.shop.svc"}))`.
+    """Sends the token of the request being served: `httpx.AsyncClient(auth=PropagatedToken(hosts=["payment.shop"]))`.
 
     Only to these hosts: a user's token is for the services it was made for. A request with an Authorization header
     keeps it. Outside of a request, or with one that has no token, nothing is sent.
