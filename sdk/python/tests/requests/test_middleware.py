@@ -47,7 +47,7 @@ def application(replay=None, *, now=NOW, **options):
     app.add_middleware(
         SignedRequestMiddleware,
         authenticator=ServiceAuthenticator(ring, replay=replay, clock_ms=lambda: now),
-        exempt=lambda path: path == "/health",
+        exempt=["/health"],
         **options,
     )
     return app

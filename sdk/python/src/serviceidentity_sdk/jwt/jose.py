@@ -24,6 +24,7 @@ Jwk = ECKey | OKPKey | RSAKey
 LONGEST_TOKEN: Final = 16 * 1024  # characters: more than a server takes in one header is not even looked at
 MOST_KEYS: Final = 100  # in one set
 _LEAST_RSA_BITS: Final = 2048  # RFC 7518 3.3
+_LEAST_RSA_DIGITS: Final = 342  # of base64url
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _OURS: Final = frozenset({"alg", "use", "key_ops", "x5c", "x5t", "x5t#S256", "x5u", "state", "changed", "until"})
@@ -155,6 +156,8 @@ def _read(jwk: Mapping[str, Any]) -> Key:
         raise KeyFormatError("a key is for an algorithm that is not accepted") from None
     if (kind, jwk.get("crv")) != _KINDS[algorithm] or not (key_id is None or isinstance(key_id, str)):
         raise KeyFormatError("a key is not of its algorithm's kind")
+    if kind == "RSA" and len(str(jwk.get("n"))) < _LEAST_RSA_DIGITS:  # the library warns of it, and takes it
+        raise KeyFormatError("an RSA key has fewer than 2048 bits")
     try:
         found = JWKRegistry.import_key({name: value for name, value in jwk.items() if name not in _OURS})
         thumbprint = found.thumbprint()

@@ -83,13 +83,20 @@ class RemoteKeys:
         self._tried: float | None = None
 
     async def keys(self, key_id: str | None) -> KeySet:
-        if not self._enough(key_id):
+        if not self._at_once(key_id):
             async with self._fetching:  # whoever waited here looks again: one fetch serves all
                 if not self._enough(key_id):
                     await self._fetch()
         if self._fetched is None or self._monotonic() - self._fetched.at > self._keep:
             raise UnavailableError("there are no signing keys")
         return self._fetched.keys
+
+    def _at_once(self, key_id: str | None) -> bool:
+        """Say whether the set that is there serves, without waiting for a fetch that is under way."""
+        if not self._fetching.locked():
+            return self._enough(key_id)
+        fetched = self._fetched
+        return fetched is not None and self._monotonic() - fetched.at <= self._keep and fetched.keys.knows(key_id)
 
     def _enough(self, key_id: str | None) -> bool:
         """Say whether there is no reason to fetch, or it is too early to."""
@@ -99,13 +106,17 @@ class RemoteKeys:
         return self._tried is not None and now - self._tried < self._cooldown
 
     async def _fetch(self) -> None:
-        self._tried = self._monotonic()
+        before, self._tried = self._tried, self._monotonic()
         try:
             keys, max_age = await asyncio.wait_for(self._ask(), _TIMEOUT)
+        except asyncio.CancelledError:
+            self._tried = before  # whoever asked went away; that says nothing about the URL
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the last good set stays; its text may be the server's
             _LOG.warning("signing keys were not fetched, the last good ones stay: %s", type(error).__name__)
             return
-        self._fetched = _Fetched(keys, self._tried, self._tried + min(self._max_age, max_age))
+        at = self._monotonic()
+        self._fetched = _Fetched(keys, at, at + min(self._max_age, max_age))
 
     async def _ask(self) -> tuple[KeySet, float]:
         headers = {"Accept": "application/jwk-set+json, application/json"}

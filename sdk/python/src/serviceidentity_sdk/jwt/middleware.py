@@ -1,7 +1,7 @@
 """Bearer tokens (RFC 6750) in ASGI applications: Starlette, FastAPI and others."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Collection
 from contextvars import ContextVar
 from typing import Final
 
@@ -30,20 +30,20 @@ class BearerMiddleware:
         verifier: TokenVerifier,
         *,
         optional: bool = False,
-        exempt: Callable[[str], bool] = lambda _path: False,
+        exempt: Collection[str] = (),
         realm: str | None = None,
     ) -> None:
         self._app = app
         self._verifier = verifier
         self._optional = optional
-        self._exempt = exempt
+        self._exempt = frozenset(exempt)
         chosen = realm if realm is not None else " ".join(sorted(verifier.audiences))
         self._challenge = f'Bearer realm="{chosen}"'
         if '"' in chosen or "\\" in chosen or not chosen.isascii() or not chosen.isprintable():
             raise ValueError("a realm is printable ASCII text without quotes")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or self._exempt(scope["path"]):
+        if scope["type"] not in ("http", "websocket") or scope["path"] in self._exempt:
             await self._app(scope, receive, send)
             return
         try:

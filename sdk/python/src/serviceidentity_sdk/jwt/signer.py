@@ -71,7 +71,7 @@ class TokenSigner:
     ) -> str:
         """Return a token for a subject. `claims` are further ones. Raises ValueError for what can't be right."""
         now = int(self._clock().timestamp())
-        end = now + int(self._checked(lifetime or self._lifetime).total_seconds())
+        end = now + int(self._checked(self._lifetime if lifetime is None else lifetime).total_seconds())
         return self._signed(subject, audience or self._audience, now, end, roles, permissions, claims or {})
 
     def narrow(

@@ -1,6 +1,6 @@
 """Signed requests in ASGI applications: Starlette, FastAPI and others."""
 
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Final
 
 from serviceidentity_sdk import asgi
@@ -27,16 +27,16 @@ class SignedRequestMiddleware:
         app: Application,
         authenticator: Authenticator,
         *,
-        exempt: Callable[[str], bool] = lambda _path: False,
+        exempt: Collection[str] = (),
         largest_body: int = LARGEST_BODY,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
-        self._exempt = exempt
+        self._exempt = frozenset(exempt)
         self._largest_body = largest_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or self._exempt(scope["path"]):
+        if scope["type"] not in ("http", "websocket") or scope["path"] in self._exempt:
             await self._app(scope, receive, send)
             return
         try:
