@@ -29,8 +29,9 @@ class Server:
         self.answer = lambda _: httpx.Response(200, text=jwks(*(pair.published() for pair in pairs)), headers=headers)
 
     async def __call__(self, request):
+        if str(request.url) != URL:  # where a redirect leads
+            return httpx.Response(200, text=jwks(NEW.published()))
         self.asked += 1
-        assert str(request.url) == URL
         held, self.hold = self.hold, None
         await (held or asyncio.sleep(0))
         return self.answer(request)
