@@ -122,12 +122,12 @@ def signer(pair=PAIRS["ES256"], **options):
     return TokenSigner(Fixed(read_private(pair)), clock=lambda: NOW, **options)
 
 
-@pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(seconds=-1), timedelta(minutes=31), timedelta(days=7)])
+@pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(seconds=-1), timedelta(minutes=61), timedelta(days=7)])
 def test_a_token_does_not_outlive_its_key(lifetime):
     with pytest.raises(ValueError):
         signer().sign("a", lifetime=lifetime)
     with pytest.raises(ValueError):
-        signer(lifetime=timedelta(minutes=31))
+        signer(lifetime=timedelta(minutes=61))
 
 
 @pytest.mark.parametrize(

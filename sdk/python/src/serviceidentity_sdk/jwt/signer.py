@@ -14,7 +14,7 @@ from serviceidentity_sdk.jwt.verifier import Verified, wall_clock
 from serviceidentity_sdk.source import Source
 
 DEFAULT_LIFETIME: Final = timedelta(minutes=15)
-LONGEST_LIFETIME: Final = timedelta(minutes=30)
+LONGEST_LIFETIME: Final = timedelta(hours=1)  # the default of spec.jwt.maxTokenTTL
 _SET_HERE: Final = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "roles", "permissions", "act"})
 
 
@@ -37,7 +37,7 @@ def read_token_key(snapshot: Snapshot) -> Key:
 class TokenSigner:
     """Signs tokens of this service. `key` is a `Watch` of the `<name>-jwt` Secret, or `Fixed`.
 
-    `longest` is the `maxTokenLifetime` of the identity's manifest: so long after a rotation the old key stays
+    `longest` is the `spec.jwt.maxTokenTTL` of the identity's manifest: so long after a rotation the old key stays
     published, and a token that lived longer would be refused before its end.
     """
 
