@@ -44,11 +44,10 @@ def stringify(value: Any) -> bytes:
     return _Reading(strict=False).canonical(text)
 
 
-def loses_digits(text: bytes | str) -> bool:
-    """Say whether a number in this JSON would be another one for a JavaScript program. Raises NotJsonError."""
+def canonical_and_rounded(text: bytes | str) -> tuple[bytes, bool]:
+    """Return `canonical(text)`, and whether a number in it is another one for a JavaScript program than was written."""
     reading = _Reading(strict=True)
-    reading.canonical(text)
-    return reading.rounded
+    return reading.canonical(text), reading.rounded
 
 
 class _Reading:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from serviceidentity_sdk.requests import signature
 from serviceidentity_sdk.requests.authenticator import wall_clock_ms
-from serviceidentity_sdk.requests.ecmascript import canonical, loses_digits, stringify
+from serviceidentity_sdk.requests.ecmascript import canonical_and_rounded, stringify
 from serviceidentity_sdk.requests.keys import HmacKey
 from serviceidentity_sdk.requests.signature import EmptyBody
 from serviceidentity_sdk.source import Source
@@ -53,9 +53,12 @@ class ServiceSigner:
         Raises UnsignableError (a ValueError) when a number in it would be another one for a JavaScript program, and
         NotJsonError when it is no JSON.
         """
-        if body and loses_digits(body):
+        if not body:
+            return self._headers(self._empty.value.encode())
+        text, rounded = canonical_and_rounded(body)
+        if rounded:
             raise UnsignableError("a number has more digits than a double holds: send it as text")
-        return self._headers(canonical(body) if body else self._empty.value.encode())
+        return self._headers(text)
 
     def sign_json(self, value: Any) -> tuple[bytes, dict[str, str]]:
         """Return the body to send for a value, as JSON.stringify writes it, and the headers for it."""
