@@ -123,3 +123,10 @@ def test_digits_that_a_double_does_not_hold_are_noticed():
     lost = {text for text in NUMBERS if canonical_and_rounded(text)[1]}
     assert {"9007199254740993", "9223372036854775807", "1e400", "18446744073709551615"} <= lost
     assert not lost & {"0", "-0", "1", "9007199254740991", "0.1", "1e21", "4294967296", "5e-324"}
+
+
+@pytest.mark.parametrize("end", ["", "\\"])
+def test_a_string_that_does_not_end_is_read_once(end):
+    """Looked for again from each quote in it, its end would be looked for 10**11 times."""
+    with pytest.raises(NotJsonError):
+        canonical('"' + '\\"' * 500_000 + "[" * (DEEPEST + 1) + end)

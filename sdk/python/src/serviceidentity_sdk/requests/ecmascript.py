@@ -15,7 +15,8 @@ DEEPEST: Final = 400  # levels; Python's parser goes as deep as its stack allows
 _EXACT_DIGITS: Final = 15  # so many digits of an integer always survive a double
 _LAST_INDEX: Final = 2**32 - 2  # ECMA-262 6.1.7: an array index is below 2**32 - 1
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
-_STRUCTURE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+# A string without its end is matched too: looking for the end again from each quote in it would take for ever.
+_STRUCTURE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # Python writes 0.00001 as 1e-05 and 1e-7 as 1e-07. Whatever is in quotes is skipped.
 _SMALL: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|(-?)([0-9]+)(?:\.([0-9]+))?e-0([5-9])', re.DOTALL)
 _HALF: Final = re.compile("[\ud800-\udfff]")
