@@ -79,4 +79,5 @@ async def refuse(
         await send({"type": "websocket.http.response.start", "status": status, "headers": lines})
         await send({"type": "websocket.http.response.body", "body": content})
     else:
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION})  # the server makes it a 403
+        reason = str(body.get("error", ""))
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})  # a 403

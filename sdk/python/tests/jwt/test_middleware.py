@@ -147,7 +147,7 @@ def test_a_websocket_is_refused_before_it_is_accepted():
         await application()({"type": "websocket", "path": "/ws", "headers": []}, None, send)
 
     asyncio.run(run())
-    assert sent == [{"type": "websocket.close", "code": 1008}]
+    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "Missing authorization header"}]
 
 
 def propagated(urls, text=None, **headers):

@@ -19,7 +19,6 @@ from serviceidentity_sdk.jwt import (
     read_key_set,
     read_token_key,
 )
-from serviceidentity_sdk.jwt.signer import covers
 
 from .tokens import NOW, PAIRS, SECONDS, Pair, jwks
 
@@ -189,22 +188,3 @@ def test_a_narrower_token_does_not_outlive_the_callers():
 def test_never_more_than_the_caller_has(permissions):
     with pytest.raises(ValueError):
         signer(ORDERS).narrow(caller(), service="o", audience="p", permissions=permissions)
-
-
-def test_coverage():
-    assert (
-        covers({"*"}, "a:b")
-        and covers({"*"}, "*")
-        and covers({"a:*"}, "a:b:c")
-        and covers({"a:*"}, "a:*")
-        and covers({"a:b"}, "a:b")
-    )
-    for have, wanted in (
-        ({"a:*"}, "*"),
-        ({"a:b"}, "a:*"),
-        ({"a:*"}, "ab:c"),
-        ({"a:*"}, "a"),
-        (set(), "a"),
-        ({"a"}, "a:b"),
-    ):
-        assert not covers(have, wanted)

@@ -110,7 +110,7 @@ def test_a_list_that_has_ended_is_taken_over_because_handshakes_refuse_it(mounte
 def test_a_certificate_that_begins_soon_is_used_when_it_begins(mounted):
     time = [now()]
     volume, tls = mounted(FILES, clock=lambda: time[0])
-    volume.swap(GOOD.leaf("payment-service", begin=now() + HOUR).files(lists=GOOD.lists()))
+    volume.swap(GOOD.leaf("payment-service", begin=time[0] + HOUR).files(lists=GOOD.lists()))
     assert tls.check() is False
     time[0] += HOUR
     assert tls.check() is True and tls.current.identity.common_name == "payment-service"

@@ -16,8 +16,8 @@ from serviceidentity_sdk.authz.guards import (
     check_permission,
     public,
 )
-from serviceidentity_sdk.authz.permissions import granted_by, grants, is_permission
 from serviceidentity_sdk.authz.rules import Refusal
+from serviceidentity_sdk.permissions import granted_by, grants, is_permission
 
 __all__ = [
     "DenyByDefault",

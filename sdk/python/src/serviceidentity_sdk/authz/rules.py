@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from serviceidentity_sdk.authz.permissions import granted_by, is_permission
+from serviceidentity_sdk.permissions import granted_by, is_permission
 
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403

@@ -11,6 +11,7 @@ from serviceidentity_sdk.jwt import jose
 from serviceidentity_sdk.jwt.claims import DEFAULT_AUDIENCE, DEFAULT_ISSUER
 from serviceidentity_sdk.jwt.jose import Key
 from serviceidentity_sdk.jwt.verifier import Verified, wall_clock
+from serviceidentity_sdk.permissions import granted_by
 from serviceidentity_sdk.source import Source
 
 DEFAULT_LIFETIME: Final = timedelta(minutes=15)
@@ -90,7 +91,7 @@ class TokenSigner:
         """
         if not permissions or isinstance(permissions, str):
             raise ValueError("a narrower token is for certain permissions")
-        if not all(covers(caller.principal.permissions, wanted) for wanted in permissions):
+        if not all(granted_by(caller.principal.permissions, wanted) for wanted in permissions):
             raise ValueError("the caller's token does not have these permissions")
         now = int(self._clock().timestamp())
         end = min(now + int(self._checked(lifetime).total_seconds()), int(caller.claims["exp"]))
@@ -125,10 +126,3 @@ class TokenSigner:
         if not timedelta(seconds=1) <= lifetime <= self._longest:
             raise ValueError(f"a token lives between a second and {self._longest}")
         return lifetime
-
-
-def covers(have: Collection[str], wanted: str) -> bool:
-    """Say whether permissions include one: itself, `*`, or `orders:*` for `orders:read` and `orders:*`."""
-    parts = wanted.split(":")
-    wider = {":".join([*parts[:count], "*"]) for count in range(len(parts))}
-    return wanted in have or not wider.isdisjoint(have)

@@ -1,25 +1,19 @@
 """ASGI middleware: who calls is on the request, and who may not call is answered."""
 
-import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from cryptography import x509
 
+from serviceidentity_sdk.asgi import Application, Receive, Scope, Send, refuse
 from serviceidentity_sdk.mtls.identity import MutualTLS
 from serviceidentity_sdk.mtls.peer import PeerIdentity, Peers
 from serviceidentity_sdk.principal import Kind, Principal, attach
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 _LOG: Final = logging.getLogger("serviceidentity_sdk.mtls")
-_POLICY_VIOLATION: Final = 1008  # RFC 6455 7.4.1
 MISSING: Final = "Client certificate required"
 NOT_TRUSTED: Final = "Client certificate not trusted"
 NOT_ALLOWED: Final = "Caller not allowed"
@@ -41,7 +35,7 @@ class MutualTLSMiddleware:
 
     def __init__(
         self,
-        app: App,
+        app: Application,
         tls: MutualTLS,
         *,
         allowed: Peers,
@@ -64,7 +58,7 @@ class MutualTLSMiddleware:
             attach(scope, _principal(peer))
         if refusal is not None and scope["path"] not in self._exempt:
             status, reason = refusal
-            await _refuse(scope, receive, send, status, reason)
+            await refuse(scope, send, status, {"error": reason}, _headers(scope, status))
             return
         await self._app(scope, receive, send)
 
@@ -105,19 +99,7 @@ def _principal(peer: PeerIdentity) -> Principal:
     return Principal(Kind.CERTIFICATE, peer.subject, peer.spiffe_id, claims=claims)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reason: str) -> None:
-    body = json.dumps({"error": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status == 401 and scope.get("http_version", "1.1").startswith("1"):  # noqa: PLR2004
-        # A new handshake is the way to another answer. RFC 9113 8.2.2: HTTP/2 has no such header.
-        headers.append((b"connection", b"close"))
-    if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-    elif "websocket.http.response" in (scope.get("extensions") or {}):
-        await receive()
-        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": body})
-    else:
-        await receive()
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
+def _headers(scope: Scope, status: int) -> list[tuple[str, str]]:
+    """A new handshake is the way to another answer than 401. RFC 9113 8.2.2: HTTP/2 has no such header."""
+    ends = status == 401 and scope.get("http_version", "1.1").startswith("1")  # noqa: PLR2004
+    return [("Connection", "close")] if ends else []
