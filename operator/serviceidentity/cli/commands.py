@@ -27,7 +27,7 @@ REQUESTS: Final = {
     "rotate": (ownership.ROTATE_ANNOTATION, "a new intermediate is being prepared"),
     "rewrap": (REWRAP_ANNOTATION, "private keys are encrypted anew, with the newest key-encryption key"),
     "rotate-jwt": (ROTATE_JWT, "a new token key is being prepared; it signs when everyone has had it for its lead"),
-    "revoke-jwt": (REVOKE_JWT, "a new token key signs; what the earlier ones signed is refused"),
+    "revoke-jwt": (REVOKE_JWT, "a new token key signs; what the earlier ones signed is refused by whoever fetches the JWK Set again"),
     "activate": (ACTIVATE_ANNOTATION, "what is prepared signs as soon as everyone has it"),
 }
 _ATTEMPTS: Final = 5
@@ -87,6 +87,9 @@ async def rotate(client: KubeClient, namespace: str, name: str) -> str:
 
 async def revoke(client: KubeClient, namespace: str, name: str, reason: str | None) -> str:
     """Ask for new certificates of an identity, and for its old ones to be refused. Without a reason none is given."""
+    item = await _get(client, Kind.SERVICE_IDENTITY, namespace, name)
+    if item["spec"].get("certificate") is None:
+        raise UsageError(f"{namespace}/{name} has no certificate; for its signing key add --jwt, see --help")
     more = {ownership.REVOKE_REASON_ANNOTATION: reason}
     await _annotate(client, Kind.SERVICE_IDENTITY, namespace, name, ownership.REVOKE_ANNOTATION, more)
     return (

@@ -101,11 +101,20 @@ def test_a_root_is_not_asked_for_twice_by_a_second_try():
 
 def test_a_revocation_without_a_reason_does_not_repeat_the_reason_of_the_one_before():
     server = Server()
+    server.body["spec"] = {"certificate": {}}
     for reason in ("keyCompromise", None):
         asyncio.run(commands.revoke(server, "shop", "order-service", reason))
         annotations = server.body["metadata"]["annotations"]
         assert annotations["serviceidentity.dev/revoke-reason"] == reason
     assert annotations["serviceidentity.dev/revoke"]
+
+
+def test_a_certificate_that_there_is_not_is_not_revoked():
+    server = Server()
+    server.body["spec"] = {"jwt": {}}
+    with pytest.raises(commands.UsageError, match="has no certificate; for its signing key add --jwt"):
+        asyncio.run(commands.revoke(server, "shop", "order-service", None))
+    assert "annotations" not in server.body["metadata"]
 
 
 @pytest.mark.parametrize("spec", [{}, {"jwt": {"signingKey": "None"}}])

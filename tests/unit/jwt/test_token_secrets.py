@@ -97,7 +97,7 @@ def test_a_key_that_is_replaced_on_schedule_replaces_no_token():
 
 def test_a_key_that_was_withdrawn_replaces_every_token():
     seen = minted(waiting())
-    assert reason(replace(seen, token_issuer=token_issuer(ring()))) is Reason.ISSUER_TAINTED
+    assert reason(replace(seen, token_issuer=token_issuer(ring()))) is Reason.REVOKED
 
 
 @pytest.mark.parametrize("asked", ["1", "2"])

@@ -59,7 +59,7 @@ def issuer_changed(asked: Question) -> Due | None:
 def key_withdrawn(asked: Question) -> Due | None:
     """A key that left the ring before its last token's end was revoked: verifiers refuse what it signed."""
     if asked.issuer is not None and asked.token.key_id not in asked.issuer.ring.key_ids:
-        return Due(Reason.ISSUER_TAINTED, "the key that signed the token was withdrawn")
+        return Due(Reason.REVOKED, "the key that signed the token was revoked")
     return None
 
 
@@ -192,7 +192,7 @@ class TokenSecret:
 
     def summary(self, seen: Observed, now: datetime) -> str:
         token = read_token(seen.contents[self.spec.secret_name])
-        return f"token {self.spec.name} says {token.subject}"
+        return f"token {self.spec.name} has the subject {token.subject}"
 
     def _due(self, seen: Observed, now: datetime) -> Due | None:
         view = seen.contents.get(self.spec.secret_name)

@@ -17,8 +17,10 @@ def peers(spec: Json, own: str) -> tuple[Peer, ...]:
     """Read `spec.federatesWith` of a TrustDomain whose SPIFFE trust domain is `own`. Raises InvalidSpecError."""
     found = tuple(_peer(item, path) for path, item in blocks(spec, "federatesWith", "spec"))
     names = [peer.trust_domain for peer in found]
-    if len(found) > MOST_PEERS or len(set(names)) < len(names) or own in names:
-        raise InvalidSpecError(PATH, f"must be at most {MOST_PEERS} other trust domains, and none of them twice")
+    if own in names:
+        raise InvalidSpecError(f"{PATH}[{names.index(own)}].trustDomain", "must be another trust domain than its own")
+    if len(found) > MOST_PEERS or len(set(names)) < len(names):
+        raise InvalidSpecError(PATH, f"must be at most {MOST_PEERS} trust domains, and none of them twice")
     return found
 
 
