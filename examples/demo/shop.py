@@ -14,11 +14,12 @@ from cryptography import x509
 from examples.demo.mtls import Files, peer_of
 from tests.controlplane import ControlPlane
 from tests.controlplane.operator import OperatorProcess
+from tests.controlplane.processes import free_port
 
 API: Final = "serviceidentity.dev/v1alpha1"
 MANIFESTS: Final = Path(__file__).resolve().parents[1] / "shop"
 SERVICES: Final = ("order-service", "payment-service", "inventory-service")
-WRITTEN_BY_THE_OPERATOR: Final = frozenset({"secrets", "serviceidentities", "trustdomains"})
+WRITTEN_BY_THE_OPERATOR: Final = frozenset({"secrets", "configmaps", "serviceidentities", "trustdomains"})
 
 
 class Shop:
@@ -26,7 +27,9 @@ class Shop:
 
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
-        self.operator = OperatorProcess(plane)  # with a token of the service account that deploy/ ships
+        self.port = free_port()  # where the operator serves its public keys
+        # With a token of the service account that deploy/ ships.
+        self.operator = OperatorProcess(plane, f"--jwks-address=127.0.0.1:{self.port}")
 
     def kubectl(self, *arguments: str) -> str:
         """Return what kubectl prints, run in the namespace. Raises KubectlError."""
@@ -69,6 +72,11 @@ class Shop:
         """Return what is in a Secret now, if it is there. Raises KubectlError."""
         found = self.kubectl("get", "secret", secret, "--ignore-not-found", "--output=json")
         return {name: b64decode(value) for name, value in json.loads(found)["data"].items()} if found else None
+
+    def public_keys(self, service: str) -> bytes:
+        """Return the JWK Set of a service's own signing keys, from its ConfigMap. Raises OSError or KubectlError."""
+        found = json.loads(self.plane.raw(f"/api/v1/namespaces/shop/configmaps/{service}-jwks"))
+        return str(found["data"]["jwks.json"]).encode()
 
     def serial(self, service: str) -> str:
         """Return the serial number of a service's certificate, from its Secret."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from examples.demo import mtls, rotation, signing, stranger, vault
+from examples.demo import mtls, rotation, signing, stranger, tokens, vault
 from examples.demo.mtls import Files
 from examples.demo.screen import Screen
 from examples.demo.shop import MANIFESTS, SERVICES, Shop, reached_after
@@ -132,6 +132,7 @@ PARTS: Final[tuple[tuple[str, Callable[[Shop, Screen], None]], ...]] = (
     ("Three services ask for an identity", issue),
     ("Mutual TLS: order-service calls payment-service", handshakes),
     ("Signed requests: order-service calls payment-service", requests),
+    ("Tokens: order-service calls payment-service", tokens.tokens),
     (f"Rotation in fast motion, under traffic for {SECONDS_OF_TRAFFIC} seconds", rotations),
     ("On demand, and by accident", repair),
     ("Secrets of Vault, and values in Git", vault.secrets),

@@ -1,10 +1,15 @@
-"""A certificate that somebody made for themselves: all the right names, signed by a CA of their own."""
+"""What somebody makes for themselves who has no key of ours: a certificate by another CA, forged tokens."""
 
+import hashlib
+import hmac
+import json
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jwk
 
 from examples.demo.mtls import Files
 
@@ -30,6 +35,27 @@ def files(common_name: str, spiffe_id: str) -> Files:
         ),
         "ca.crt": root.public_bytes(serialization.Encoding.PEM),
     }
+
+
+def unsigned(token: str) -> str:
+    """Return a token with the same claims that says it needs no signature."""
+    return f"{_header('none')}.{token.split('.')[1]}."
+
+
+def confused(token: str, keys: bytes) -> str:
+    """Return a token with the same claims and key ID, signed by HMAC with the public key in PEM, which everyone has."""
+    (key,) = json.loads(keys)["keys"]
+    given = f"{_header('HS256', kid=key['kid'])}.{token.split('.')[1]}"
+    secret = jwk.ECKey.import_key(key).as_pem(private=False)
+    return f"{given}.{_base64url(hmac.digest(secret, given.encode(), hashlib.sha256))}"
+
+
+def _header(algorithm: str, **more: str) -> str:
+    return _base64url(json.dumps({"alg": algorithm, "typ": "JWT", **more}).encode())
+
+
+def _base64url(content: bytes) -> str:
+    return urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 def _name(common_name: str) -> x509.Name:
