@@ -239,10 +239,12 @@ def test_labels_that_are_asked_for_are_on_the_secret():
 
 
 def test_the_example_asks_for_what_its_comments_say():
-    body = yaml.safe_load((Path(__file__).parents[3] / "examples" / "jwt" / "tokens.yaml").read_text())
+    examples = Path(__file__).parents[3] / "examples" / "jwt"
+    body, shared = (yaml.safe_load((examples / name).read_text()) for name in ("tokens.yaml", "trust-domain.yaml"))
     body["metadata"] |= {"uid": "u"}
     found = parse.identity(body)
-    assert [one.spec.secret_name for one in credentials_of(found)] == [SECRET, "order-service-inventory-token"]
+    secrets = ["report-service-payments-token", "report-service-inventory-token"]
+    assert [one.spec.secret_name for one in credentials_of(found)] == secrets
     (denied,) = check_tokens(found, domain())
     assert "spec.policy.tokens.permissions" in denied.message
-    assert check_tokens(found, domain(policy={"tokens": {"permissions": ["stock:read"]}})) == ()
+    assert check_tokens(found, domain(policy=shared["spec"]["policy"])) == ()
