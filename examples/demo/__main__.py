@@ -94,6 +94,8 @@ def keep(plane: ControlPlane, screen: Screen) -> None:
         "kubectl describe sid order-service -n shop\n"
         "kubectl get vaultconnections\n"
         "kubectl explain sid.spec.certificate\n"
+        "kubectl get secret order-service-payments-token -n shop -o jsonpath='{.data.token}'"
+        " | base64 -d | kubectl sid verify token\n"
         "kubectl annotate --overwrite sid order-service -n shop serviceidentity.dev/rotate=again\n"
         "kubectl delete secret order-service-tls -n shop && kubectl get secret order-service-tls -n shop"
     )

@@ -168,7 +168,7 @@ class Federation:
         name, data_key = peer.config_map
         view = await self._config_maps.read(self._inventory.authority_namespace, name)
         if view is None:
-            raise MalformedError(f"ConfigMap {name} does not exist")
+            raise MalformedError(f"ConfigMap {name} does not exist in the operator's namespace")
         return view.value(data_key)
 
     async def _publish(
