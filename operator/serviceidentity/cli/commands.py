@@ -27,7 +27,10 @@ REQUESTS: Final = {
     "rotate": (ownership.ROTATE_ANNOTATION, "a new intermediate is being prepared"),
     "rewrap": (REWRAP_ANNOTATION, "private keys are encrypted anew, with the newest key-encryption key"),
     "rotate-jwt": (ROTATE_JWT, "a new token key is being prepared; it signs when everyone has had it for its lead"),
-    "revoke-jwt": (REVOKE_JWT, "a new token key signs; whoever fetches the JWK Set again refuses what the earlier ones signed"),
+    "revoke-jwt": (
+        REVOKE_JWT,
+        "a new token key signs; what the earlier ones signed is refused by whoever fetches the JWK Set again",
+    ),
     "activate": (ACTIVATE_ANNOTATION, "what is prepared signs as soon as everyone has it"),
 }
 _ATTEMPTS: Final = 5
