@@ -7,7 +7,7 @@ from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.keyguard import KeyGuard
 from serviceidentity.domain import ownership
 from serviceidentity.domain.jwt import authority as token_keys
-from serviceidentity.domain.jwt import documents
+from serviceidentity.domain.jwt import documents, turning
 from serviceidentity.domain.jwt.authority import TokenKeys
 from serviceidentity.domain.jwt.issuer import TokenIssuer
 from serviceidentity.domain.material import Held, MalformedError, SecretView
@@ -44,6 +44,8 @@ class TokenIssuers:
             keys = self.keys(entry.spec)
         except MalformedError:
             return Held(NOT_READY, f"the token keys of trust domain {name} can't be read")
+        if keys is not None and turning.revocation_is_due(entry.spec.meta, keys.view):
+            return Held(NOT_READY, f"the token keys of trust domain {name} are revoked, and there are no others yet")
         return self._issuer(entry.spec, keys) if keys is not None else NOT_MADE
 
     def _issuer(self, domain: TrustDomain, keys: TokenKeys) -> TokenIssuer | Held:

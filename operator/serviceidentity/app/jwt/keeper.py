@@ -20,9 +20,11 @@ from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import ownership, status
 from serviceidentity.domain.authority import sealing
 from serviceidentity.domain.jwt import authority, turning
+from serviceidentity.domain.jwt import ring as rings
 from serviceidentity.domain.jwt.authority import TokenKeys
 from serviceidentity.domain.jwt.issuer import TokenIssuer
 from serviceidentity.domain.jwt.turning import Change, Seen
+from serviceidentity.domain.key_ring import Ring
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind, TrustDomain
 from serviceidentity.domain.schedule import earliest
@@ -106,7 +108,9 @@ class TokenKeeper(Reconciler):
         """Return the condition JWTReady, if there are keys, or are to be."""
         problem = kept.problem or self._defect(seen)
         if problem is not None:
-            return [(turning.CONDITION, False, problem.reason, problem.message)]
+            due = seen.view is not None and turning.revocation_is_due(seen.domain.meta, seen.view)
+            more = "; until the revocation is done no key is published" if due else ""
+            return [(turning.CONDITION, False, problem.reason, problem.message + more)]
         told = turning.summary(seen, self._issuers.issuer(seen.domain))
         return [(turning.CONDITION, True, turning.READY, told)] if told else []
 
@@ -219,8 +223,14 @@ class TokenKeeper(Reconciler):
             return Held(UNREADABLE, message)
 
     def _jwks(self, domain: TrustDomain) -> bytes:
-        """Return the JWK Set; while the Secret can't be read, what was published stays."""
-        keys = self._read(domain)
+        """Return the JWK Set; while the Secret can't be read, what was published stays.
+
+        While a revocation can't be carried out, because new keys can't be encrypted or stored, the old ones are in it
+        no more. What they signed would be refused in the end anyway; until then it is the thief's as well.
+        """
+        keys, view = self._read(domain), self._issuers.view(domain)
+        if view is not None and turning.revocation_is_due(domain.meta, view):
+            return rings.jwks(Ring(()))
         return keys.jwks if isinstance(keys, TokenKeys) else (keys and self._issuers.published(domain)) or b""
 
     def _defect(self, seen: Seen) -> Held | None:

@@ -63,13 +63,18 @@ def next_change(seen: Seen, now: datetime) -> Change | None:
     """Return what is due for the keys; None when they are as they should be, or nothing can be done."""
     if seen.view is None:
         return _first(seen, now) if seen.wanted else None
-    if _asked(seen.domain.meta, seen.view, REVOKE_ANNOTATION):
+    if revocation_is_due(seen.domain.meta, seen.view):
         ring = key_ring.new_ring(rings.maker(seen.domain.jwt.rotation.algorithm), now)
         message = f"every earlier key is refused from now on; {ring.active.key_id} signs"
         return Change(ring, _records_of_requests(seen.domain.meta), REVOKED, message)
     if not isinstance(seen.keys, TokenKeys) or seen.keys.ring is None:
         return None
     return _turned(seen, seen.view, seen.keys.ring, now)
+
+
+def revocation_is_due(meta: Meta, view: SecretView) -> bool:
+    """Say whether a revocation is asked for that has not been carried out: nobody is to accept the keys in `view`."""
+    return _asked(meta, view, REVOKE_ANNOTATION)
 
 
 def rhythm_of(seen: Seen, now: datetime) -> Rhythm:
