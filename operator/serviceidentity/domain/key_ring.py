@@ -15,6 +15,7 @@ from serviceidentity.domain.material import KeyMaterial, MalformedError
 from serviceidentity.domain.schedule import earliest, format_time, jitter
 
 LAST_YEAR: Final = 9000  # there is room behind it for every duration
+MOST_KEYS: Final = 32  # a schedule needs three; more come of rotations that are asked for one after the other
 
 
 class KeyState(StrEnum):
@@ -99,7 +100,7 @@ def next_step(ring: Ring, rhythm: Rhythm, now: datetime) -> Step | None:
     if prepared is not None:
         due = prepared.until is None or now >= prepared.until
         return Step.ACTIVATE if due and rhythm.published(prepared.key_id) else None
-    if rhythm.rotation_requested or now >= prepare_time(ring, rhythm):
+    if len(ring.keys) < MOST_KEYS and (rhythm.rotation_requested or now >= prepare_time(ring, rhythm)):
         return Step.PREPARE
     return None
 

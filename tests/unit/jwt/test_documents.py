@@ -89,3 +89,11 @@ def test_a_copy_lives_no_longer_than_a_key_is_published_before_its_use(cache_tim
 )
 def test_entity_tags_are_compared_weakly(header: str | None, known: bool):
     assert documents.is_known('"a"', header) is known
+
+
+def test_what_somebody_wrote_into_a_set_beside_the_keys_is_not_passed_on():
+    key = jose.public_jwk(jose.make_key(Algorithm.ES256)[1])
+    text = json.dumps({"keys": [{**key, "jku": "https://evil.example", "x5u": "https://evil.example"}]}).encode()
+    assert documents.read_jwks(text) == (key,)
+    with pytest.raises(MalformedError, match="longer than"):
+        documents.read_jwks(json.dumps({"keys": [{**key, "note": "A" * documents.LONGEST_SET}]}).encode())

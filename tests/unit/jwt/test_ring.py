@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joserfc.jwk import RSAKey
 
 from serviceidentity.domain import key_ring
 from serviceidentity.domain.jwt import jose, ring
@@ -93,3 +94,46 @@ def test_no_ring_raises_anything_else(changed):
 def test_what_is_no_ring_is_malformed(text):
     with pytest.raises(MalformedError):
         ring.from_json(text)
+
+
+def _as_json(*jwks: dict[str, object]) -> bytes:
+    return json.dumps({"keys": jwks}).encode()
+
+
+def _jwks(seen: Ring) -> list[dict[str, object]]:
+    return list(json.loads(ring.to_json(seen))["keys"])
+
+
+def test_what_somebody_adds_to_a_key_is_not_kept():
+    padded = [jwk | {"x5c": "A" * 1000, "note": "?"} for jwk in _jwks(three())]
+    assert ring.from_json(_as_json(*padded)) == three()
+
+
+def test_how_much_is_read_is_limited():
+    retiring, active, _ = _jwks(three())
+    with pytest.raises(MalformedError, match="longer than"):
+        ring.from_json(_as_json(active | {"note": "A" * ring.LONGEST}))
+    with pytest.raises(MalformedError, match="more than 32 keys"):
+        ring.from_json(_as_json(active, *(retiring | {"kid": str(n)} for n in range(32))))
+    with pytest.raises(MalformedError, match="twice"):
+        ring.from_json(_as_json(active, retiring | {"kid": active["kid"]}))
+    large = RSAKey.generate_key(3072, auto_kid=False)
+    jwk = large.as_dict(private=True) | {"kid": large.thumbprint(), "alg": "RS256", "use": "sig"}
+    with pytest.raises(MalformedError, match="larger than"):
+        ring.from_json(_as_json(jwk | {"state": "Active", "changed": "2026-11-25T16:00:00Z"}))
+
+
+def test_a_ring_that_is_full_takes_no_more_until_a_key_has_retired():
+    ends = NOW + timedelta(hours=1)
+    active = RingKey(*key(Algorithm.ES256, 0), KeyState.ACTIVE, NOW)
+    retiring = tuple(
+        RingKey(*jose.make_key(Algorithm.ES256), KeyState.RETIRING, NOW, ends + timedelta(seconds=n)) for n in range(31)
+    )
+    full = Ring((active, *retiring))
+    assert ring.from_json(ring.to_json(full)) == full
+    day, minute = timedelta(days=1), timedelta(minutes=1)
+    rhythm = key_ring.Rhythm(day, day, minute, lambda _: True, rotation_requested=True)
+    assert key_ring.next_step(full, rhythm, NOW) is None
+    assert key_ring.deadline(full, rhythm) == ends
+    turned = key_ring.advance(full, rhythm, ring.maker(Algorithm.ES256), ends)
+    assert (len(turned.keys), turned.keys[-1].state) == (32, KeyState.PREPARED)

@@ -20,6 +20,7 @@ from serviceidentity.domain.material import MalformedError
 Json = Mapping[str, Any]
 
 JWKS_KEY: Final = "jwks.json"
+LONGEST_SET: Final = 64 * 1024  # in bytes
 LONGEST_AGE: Final = timedelta(minutes=5)
 CLAIMS: Final = ("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "permissions", "roles")
 
@@ -28,8 +29,11 @@ CLAIMS: Final = ("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "permissions",
 def read_jwks(text: bytes) -> tuple[Json, ...]:
     """Read a published JWK Set: public keys for signatures, each with its ID. Raises MalformedError on anything else.
 
-    A set with one wrong key is not served in part: a verifier would refuse tokens that it should take.
+    A set with one wrong key is not served in part: a verifier would refuse tokens that it should take. One in a
+    namespace may have been edited there: what is kept of it is small.
     """
+    if len(text) > LONGEST_SET:
+        raise MalformedError(f"it is longer than {LONGEST_SET} bytes")
     try:
         keys = json.loads(text)["keys"]
         return tuple(_checked(key) for key in keys)
@@ -100,7 +104,7 @@ def _checked(key: Json) -> Json:
     jose.read_public(key)
     if not isinstance(key.get("kid"), str):
         raise MalformedError("a published key has no ID")
-    return key
+    return jose.published_members(key)
 
 
 def _algorithm(key: Json) -> Algorithm:

@@ -50,6 +50,7 @@ _KINDS: Final[Mapping[Algorithm, tuple[str, str | None]]] = {
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _VALUES: Final = frozenset({"kty", "crv", "x", "y", "n", "e", "d", "p", "q", "dp", "dq", "qi"})
 _PUBLISHED: Final = frozenset({"kty", "crv", "x", "y", "n", "e", "kid", "alg", "use"})
+MEMBERS: Final = _VALUES | _PUBLISHED  # of the keys of this operator
 _OTHER_NAMES: Final = {"Ed25519": "EdDSA"}  # RFC 9864
 _COORDINATE: Final = 43  # characters of 32 octets in base64url: all of them, RFC 7518 6.2.1.2 and RFC 8032 5.1.2
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
@@ -135,6 +136,11 @@ def private_pem(material: KeyMaterial) -> bytes:
     """Return the private key as PKCS#8 PEM (RFC 5958). Raises MalformedError."""
     key, _ = load_private(material)
     return bytes(key.as_pem(private=True))
+
+
+def published_members(jwk: Json) -> dict[str, Any]:
+    """Return what is published of a public JWK, and nothing else that somebody wrote there."""
+    return {name: value for name, value in jwk.items() if name in _PUBLISHED}
 
 
 def read_public(jwk: Json) -> tuple[Jwk, Algorithm]:

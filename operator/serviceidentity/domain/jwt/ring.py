@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Final
 
 from serviceidentity.domain import key_ring
 from serviceidentity.domain.jwt import jose
@@ -13,7 +13,8 @@ from serviceidentity.domain.key_ring import KeyState, Make, Ring, RingKey
 from serviceidentity.domain.material import KeyMaterial, MalformedError
 from serviceidentity.domain.schedule import format_time, parse_time
 
-_OURS = ("state", "changed", "until")
+LONGEST: Final = 128 * 1024  # in bytes; MOST_KEYS of the longest keys take half of that
+_LONGEST_KEY: Final = 2048  # in bytes; a private RSA key of 2048 bits takes 1.7 KB. Larger ones take long to check
 
 
 def maker(algorithm: Algorithm) -> Make:
@@ -34,10 +35,16 @@ def to_json(ring: Ring) -> bytes:
 def from_json(text: bytes, *, public: bool = False) -> Ring:
     """Read what `to_json` wrote; with `public`, the public halves alone.
 
-    Raises MalformedError on anything else, including a key that is not its ID's.
+    Raises MalformedError on anything else, including a key that is not its ID's. Who may edit a Secret in his namespace
+    writes what is read here: how much work and memory that costs is limited before it is done.
     """
+    if len(text) > LONGEST:
+        raise MalformedError(f"the keys are longer than {LONGEST} bytes")
     try:
-        keys = tuple(_from_jwk(jwk, _check_public if public else _check) for jwk in json.loads(text)["keys"])
+        given = json.loads(text)["keys"]
+        if len(given) > key_ring.MOST_KEYS or len({jwk["kid"] for jwk in given}) < len(given):
+            raise MalformedError(f"there are more than {key_ring.MOST_KEYS} keys, or one of them is there twice")
+        keys = tuple(_from_jwk(jwk, _check_public if public else _check) for jwk in given)
     except MalformedError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -63,8 +70,11 @@ def _to_jwk(key: RingKey) -> dict[str, Any]:
 
 
 def _from_jwk(jwk: Mapping[str, Any], check: Callable[[KeyMaterial], None]) -> RingKey:
-    half = {name: value for name, value in jwk.items() if name not in _OURS}
-    material = KeyMaterial(json.dumps(half, separators=(",", ":"), sort_keys=True).encode())
+    half = {name: value for name, value in jwk.items() if name in jose.MEMBERS}
+    text = json.dumps(half, separators=(",", ":"), sort_keys=True).encode()
+    if len(text) > _LONGEST_KEY:
+        raise MalformedError("a key is larger than those of this operator")
+    material = KeyMaterial(text)
     check(material)
     until = parse_time(jwk["until"]) if "until" in jwk else None
     return RingKey(jwk["kid"], material, KeyState(jwk["state"]), parse_time(jwk["changed"]), until)
