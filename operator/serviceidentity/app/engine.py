@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from serviceidentity.app.admission import Admission
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.encryption import EncryptionKeys, EncryptionSettings
 from serviceidentity.app.identities import IdentityReconciler
@@ -132,7 +133,8 @@ class Engine:
 
     def serving(self, complete: Callable[[], bool]) -> Serving:
         """Return what answers at the operator's address, for as long as there is an inventory: no work is needed."""
-        return Serving(self.inventory, self._trust.of, self._jwks_url, self._clock, complete)
+        denials = Admission(self.inventory, self._trust).denials
+        return Serving(self.inventory, self._trust.of, self._jwks_url, self._clock, complete, denials)
 
     async def open_keys(self) -> None:
         """Decrypt the authorities' keys ahead of the first work, as far as that goes: else identities would wait."""

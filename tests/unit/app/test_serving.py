@@ -154,6 +154,21 @@ async def test_a_config_map_of_somebody_else_speaks_for_nobody(world: World):
 
 
 @scenario
+async def test_who_is_kept_out_by_the_policy_is_not_served_under_the_trust_domains_address(world: World):
+    world.apply({"jwt": {}})
+    publish_identity(world, OTHER)
+    body = trust_domain_body(policy={"namespaces": {"selector": {"matchLabels": {"trusted": "yes"}}}})
+    body["metadata"] |= {"generation": 2, "resourceVersion": "900"}
+    world.engine.inventory.put_trust_domain(body)
+    assert get(world, IDENTITY)[0] == 503
+    shop = {"name": "shop", "resourceVersion": "9000"}
+    world.engine.inventory.put_namespace({"metadata": shop})
+    assert get(world, IDENTITY)[0] == 404
+    world.engine.inventory.put_namespace({"metadata": shop | {"resourceVersion": "9001", "labels": {"trusted": "yes"}}})
+    assert get(world, IDENTITY) == (200, {"keys": [OTHER]})
+
+
+@scenario
 async def test_an_identity_without_a_key_or_of_another_trust_domain_is_not_found(world: World):
     world.apply({"certificate": {}})
     publish_identity(world, OTHER)

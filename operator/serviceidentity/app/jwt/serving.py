@@ -20,6 +20,7 @@ from serviceidentity.domain.jwt import documents
 from serviceidentity.domain.jwt.authority import document_key
 from serviceidentity.domain.material import Held, MalformedError, SecretView
 from serviceidentity.domain.model import Identity, Kind, TrustDomain, identity_key, trust_domain_key
+from serviceidentity.domain.policy.checks import Denial, DenialReason
 from serviceidentity.errors import InvalidSpecError
 
 logger = logging.getLogger(__name__)
@@ -61,12 +62,14 @@ class Serving:
         base_url: str,
         clock: Clock,
         complete: Callable[[], bool],
+        denials: Callable[[Identity], Sequence[Denial]],
     ) -> None:
         self._inventory = inventory
         self._trust = trust
         self._base_url = base_url
         self._clock = clock
         self._complete = complete
+        self._denials = denials
 
     def answer(self, path: str, if_none_match: str | None = None) -> Answer:
         """Answer a GET of this path, which begins with a slash. Never raises."""
@@ -131,6 +134,10 @@ class Serving:
         key = entry.spec.jwt.key if entry.spec.jwt else None
         if key is None:
             return NOT_FOUND
+        # Nothing is made for whom the policy keeps out; anybody can make the ConfigMap that is read here.
+        denied = next((denial for denial in self._denials(entry.spec) if denial.whole), None)
+        if denied is not None:
+            return NOT_YET if denied.reason is DenialReason.NAMESPACE_NOT_SEEN else NOT_FOUND
         view = self._inventory.jwks.at((namespace, key.config_map_name))
         if view is None or not ownership.is_owned(view, Kind.SERVICE_IDENTITY, entry.meta):
             return NOT_YET

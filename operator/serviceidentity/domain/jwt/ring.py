@@ -41,9 +41,7 @@ def from_json(text: bytes, *, public: bool = False) -> Ring:
     if len(text) > LONGEST:
         raise MalformedError(f"the keys are longer than {LONGEST} bytes")
     try:
-        given = json.loads(text)["keys"]
-        if len(given) > key_ring.MOST_KEYS or len({jwk["kid"] for jwk in given}) < len(given):
-            raise MalformedError(f"there are more than {key_ring.MOST_KEYS} keys, or one of them is there twice")
+        given = _counted(json.loads(text)["keys"])
         keys = tuple(_from_jwk(jwk, _check_public if public else _check) for jwk in given)
     except MalformedError:
         raise
@@ -62,6 +60,12 @@ def jwks(ring: Ring) -> bytes:
     """Return the public JWK Set of a ring: every key of it, in whichever state. The same bytes for the same keys."""
     keys = sorted((jose.public_jwk(key.material) for key in ring.keys), key=lambda jwk: jwk["kid"])
     return (json.dumps({"keys": keys}, indent=2) + "\n").encode()
+
+
+def _counted(jwks: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    if len(jwks) > key_ring.MOST_KEYS or len({jwk["kid"] for jwk in jwks}) < len(jwks):
+        raise MalformedError(f"there are more than {key_ring.MOST_KEYS} keys, or one of them is there twice")
+    return jwks
 
 
 def _to_jwk(key: RingKey) -> dict[str, Any]:
