@@ -290,6 +290,29 @@ def test_more_connections_than_allowed_wait_for_their_turn():
     serve(work, FIRST, most_connections=2)
 
 
+def test_one_client_does_not_take_all_connections():
+    async def work(server: HttpsServer, _held: Held) -> None:
+        hogs = [await Client.connect(server) for _ in range(2)]
+        for hog in hogs:
+            assert (await hog.ask())[0] == 200
+        with pytest.raises(OSError):
+            await Client.connect(server)  # the third from this address
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.port, ssl=client(), server_hostname=NAME, local_addr=("127.0.0.2", 0)
+        )
+        assert (await Client(reader, writer).ask())[0] == 200
+        hogs[0].writer.close()
+        async with asyncio.timeout(10):
+            while True:  # until the server has seen that it is gone
+                try:
+                    assert (await (await Client.connect(server)).ask())[0] == 200
+                    break
+                except OSError:
+                    await asyncio.sleep(0.05)
+
+    serve(work, FIRST, most_connections=4, most_of_one_client=2)
+
+
 @pytest.mark.parametrize(
     "more",
     ["X: " + "a" * 20_000 + "\r\n", "".join(f"X-{n}: a\r\n" for n in range(200)), "no colon\r\n", "X: \x00\r\n"],

@@ -9,7 +9,9 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -23,6 +25,7 @@ from serviceidentity.errors import PortError, SettingsError
 logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS: Final = 256
+MOST_OF_ONE_CLIENT: Final = 64  # of those, by address: one Pod that runs wild takes the keys from nobody else
 HANDSHAKE_WITHIN: Final = 5.0  # seconds, as all of them
 IDLE_AT_MOST: Final = 15.0  # until a request is there with all its headers, too
 CONNECTION_LIVES: Final = 300.0
@@ -68,6 +71,7 @@ class HttpsServer:
         read_certificate: ReadCertificate,
         *,
         most_connections: int = MOST_CONNECTIONS,
+        most_of_one_client: int = MOST_OF_ONE_CLIENT,
         idle: float = IDLE_AT_MOST,
         handshake: float = HANDSHAKE_WITHIN,
         lives: float = CONNECTION_LIVES,
@@ -78,6 +82,8 @@ class HttpsServer:
         self._route = route
         self._read_certificate = read_certificate
         self._slots = asyncio.Semaphore(most_connections)
+        self._most_of_one_client = most_of_one_client
+        self._clients: Counter[str] = Counter()
         self._idle, self._handshake, self._lives, self._farewell = idle, handshake, lives, idle + farewell
         self._look_every = look_every
         self._version: tuple[str, int] | None = None
@@ -151,7 +157,7 @@ class HttpsServer:
         while True:
             await self._slots.acquire()
             try:
-                connection, _ = await loop.sock_accept(listener)
+                connection, address = await loop.sock_accept(listener)
             except OSError:  # such as no file descriptors left
                 self._slots.release()
                 await asyncio.sleep(0.2)
@@ -159,13 +165,23 @@ class HttpsServer:
             except BaseException:
                 self._slots.release()
                 raise
+            client = str(address[0])
+            if self._clients[client] >= self._most_of_one_client:
+                connection.close()
+                self._slots.release()
+                await asyncio.sleep(0)  # accepting and closing must not be all that is done here
+                continue
+            self._clients[client] += 1
             task = asyncio.create_task(self._attend(connection, http))
             self._connections.add(task)
-            task.add_done_callback(self._over)
+            task.add_done_callback(partial(self._over, client))
 
-    def _over(self, task: asyncio.Task[None]) -> None:
+    def _over(self, client: str, task: asyncio.Task[None]) -> None:
         self._connections.discard(task)
         self._slots.release()
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a connection ended with %s", type(error).__name__)
 
