@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 16  # writes at a time, so that a thousand namespaces leave connections for certificates
 REMOVE_AGAIN_AFTER: Final = timedelta(seconds=10)
+NOT_ASSEMBLED: Final = "the trust bundle"  # waited for, as it is not known yet what copies are to have
 LOOK_AT_SOURCES_EVERY: Final = timedelta(seconds=15)  # they do not carry our label, so no watch tells of them
 
 
@@ -143,7 +144,7 @@ class Publisher:
         assembled = self._assembled.get(domain.key)
         published = {root.certificate for root in assembled.bundle.roots.own} if assembled else set()
         if assembled is None or published != set(trust.roots):
-            return ["the trust bundle"]
+            return [NOT_ASSEMBLED]
         return self._without(domain, spec, lambda view: bundles.holds_roots(view, assembled.bundle))
 
     def waiting_for_keys(self, domain: TrustDomain, jwks: bytes) -> list[str]:
@@ -153,7 +154,7 @@ class Publisher:
             return []
         assembled = self._assembled.get(domain.key)
         if assembled is None or assembled.bundle.jwks != jwks:
-            return ["the trust bundle"]
+            return [NOT_ASSEMBLED]
         return self._without(domain, spec, lambda view: bundles.holds_jwks(view, assembled.bundle))
 
     def _without(self, domain: TrustDomain, spec: BundleSpec, holds: Callable[[SecretView | None], bool]) -> list[str]:

@@ -202,3 +202,20 @@ async def test_a_bundle_may_come_from_a_config_map(world: World):
     await world.maps.create("system", "theirs", content, Metadata({}, {}, ()))
     await rest(world, timedelta(seconds=16))
     assert published(world) == [KEYS[0]["kid"]]
+
+
+@scenario
+async def test_bundles_that_are_too_large_take_nothing_from_the_others(world: World):
+    others = [{"trustDomain": f"other-{n}", "configMapRef": {"name": f"of-{n}"}} for n in range(3)]
+    keys = [KEYS[0] | {"kid": f"{'b' * 2000}{n}", "use": "jwt-svid"} for n in range(100)]
+    content = SecretContent.of("", {"bundle.json": json.dumps({"keys": keys}).encode()}, {})
+    for n in range(3):
+        await world.maps.create("system", f"of-{n}", content, Metadata({}, {}, ()))
+    use(world, Elsewhere(bundle()))
+    ask(world, PEER, *others)
+    await rest(world)
+    served = {key.removesuffix(".jwks.json") for key in world.maps.stored[AT].data if key.endswith(".jwks.json")}
+    assert served == {"partner.example", "other-1", "other-2"}
+    (condition,) = (c for c in world.status(TD)["conditions"] if c["type"] == "FederationReady")
+    assert (condition["status"], condition["reason"]) == ("False", "TooLarge")
+    assert condition["message"].startswith("other-0: ")

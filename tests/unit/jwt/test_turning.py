@@ -54,6 +54,23 @@ def test_a_ring_is_not_shown_a_time_that_has_passed():
     assert turning.deadline(seen, later) is None
 
 
+def test_a_namespace_that_never_takes_the_set_puts_off_the_next_key_for_one_period():
+    seen = Seen(owner(rotate_jwt="1"), wanted=True)
+    seen = stored(seen, turning.next_change(seen, T0))
+    seen = replace(seen, domain=owner(rotate_jwt="2"), refusing=("namespace shop",))
+    seen = stored(seen, turning.next_change(seen, T0))
+    key_id, end = seen.keys.ring.in_state(KeyState.PREPARED).key_id, T0 + timedelta(hours=3)
+    assert turning.deadline(seen, T0) == end
+    assert turning.next_change(seen, end - MINUTE) is None
+    assert "waits for them until 2026-01-01T15:00:00Z" in turning.summary(seen, "https://x")
+    change = turning.next_change(seen, end)
+    assert "everyone but namespace shop has key" in change.message
+    seen, lead = stored(seen, change), seen.domain.jwt.rotation.lead
+    assert turning.next_change(seen, end + lead - MINUTE) is None  # it is published for its lead all the same
+    assert turning.next_change(replace(seen, missing=("the ConfigMap",)), end + lead) is None
+    assert turning.next_change(seen, end + lead).ring.active.key_id == key_id
+
+
 def prepared_for_everyone() -> tuple[Seen, str]:
     """A ring whose next key everyone has since T0."""
     seen = Seen(owner(rotate_jwt="1"), wanted=True)

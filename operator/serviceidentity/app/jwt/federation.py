@@ -6,7 +6,7 @@ is the one in the ConfigMap, so a restart loses nothing.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -175,13 +175,14 @@ class Federation:
         self, domain: TrustDomain, states: list[_State], name: str, view: SecretView | None
     ) -> tuple[str, str] | None:
         """Bring the ConfigMap to what is known; return what stands in the way. Raises PortError."""
-        data: dict[str, bytes] = {}
-        for state in states:
-            data |= state.bundle.data(state.peer.trust_domain) if state.bundle is not None else {}
-        if sum(len(key) + len(value) for key, value in data.items()) > SIZE_LIMIT:
-            return TOO_LARGE, "the bundles do not fit into one ConfigMap"
+        data, too_large = _fitting(states)
+        trouble = (
+            (TOO_LARGE, f"{too_large[0]}: its bundle does not fit into one ConfigMap with the others")
+            if too_large
+            else None
+        )
         if view is None and not data:
-            return None
+            return trouble
         content = SecretContent.of("", data, {})
         labels = {ownership.TRUST_DOMAIN_LABEL: domain.meta.name}
         metadata = ownership.metadata_for(Kind.TRUST_DOMAIN, domain.meta, domain.deletion_policy, name, labels, content)
@@ -192,12 +193,12 @@ class Federation:
         elif not ownership.is_owned(view, Kind.TRUST_DOMAIN, domain.meta):
             return CONFLICT, f"ConfigMap {name} belongs to something else"
         elif dict(view.data) == dict(content.data) and ownership.satisfied(view, metadata):
-            return None
+            return trouble
         else:
             new = await self._config_maps.replace(view, content, metadata)
         self._inventory.put_config_map(new)
         logger.info("%s: published the bundles of other trust domains in ConfigMap %s", domain.key, name)
-        return None
+        return trouble
 
     def _condition(self, states: list[_State], trouble: tuple[str, str] | None) -> Condition:
         if trouble is not None:
@@ -210,6 +211,20 @@ class Federation:
         if missing:
             return CONDITION, False, NOT_YET, f"{missing[0]}: its bundle has not been read yet"
         return CONDITION, True, FEDERATED, f"the bundles of {len(states)} other trust domains are published"
+
+
+def _fitting(states: Iterable[_State]) -> tuple[dict[str, bytes], list[str]]:
+    """Return what is published, and who is left out because all together are too large: those with the largest bundles.
+
+    What another trust domain sends may be as large as it likes, up to a limit; the others do not suffer for it.
+    """
+    each = {s.peer.trust_domain: s.bundle.data(s.peer.trust_domain) for s in states if s.bundle is not None}
+    sizes = {name: sum(len(key) + len(value) for key, value in data.items()) for name, data in each.items()}
+    left_out: list[str] = []
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        if sum(sizes[kept] for kept in sizes.keys() - {*left_out}) > SIZE_LIMIT:
+            left_out.append(name)
+    return {key: value for name in each.keys() - {*left_out} for key, value in sorted(each[name].items())}, left_out
 
 
 def _published(view: SecretView | None, domain: TrustDomain, peer: Peer) -> ForeignBundle | None:

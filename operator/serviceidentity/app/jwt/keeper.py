@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from serviceidentity.app.jwt.issuers import TokenIssuers
 from serviceidentity.app.jwt.publication import ForeignConfigMapError, JwksConfigMap
-from serviceidentity.app.publisher import Publisher
+from serviceidentity.app.publisher import NOT_ASSEMBLED, Publisher
 from serviceidentity.app.reconciler import Reconciler
 from serviceidentity.app.writer import ForeignSecretError
 from serviceidentity.domain import ownership, status
@@ -101,8 +101,11 @@ class TokenKeeper(Reconciler):
             wanted = not refused and (domain.jwt.asked_for or self._somebody_asks(domain))
             return Seen(domain, wanted=wanted, earlier=authority.published_ids(published or b""))
         jwks = self._jwks(domain)
-        missing = [] if published == jwks else [f"ConfigMap {authority.CONFIG_MAP}"]
-        return Seen(domain, view, keys, True, (*missing, *self._publisher.waiting_for_keys(domain, jwks)))
+        missing = () if published == jwks else (f"ConfigMap {authority.CONFIG_MAP}",)
+        waiting = tuple(self._publisher.waiting_for_keys(domain, jwks))
+        if waiting == (NOT_ASSEMBLED,):
+            return Seen(domain, view, keys, True, (*missing, *waiting))
+        return Seen(domain, view, keys, True, missing, waiting)
 
     def conditions(self, seen: Seen, kept: Kept) -> list[tuple[str, bool, str, str]]:
         """Return the condition JWTReady, if there are keys, or are to be."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from serviceidentity.domain import key_ring
 from serviceidentity.domain.jwt import ring as rings
 from serviceidentity.domain.jwt.authority import CONFIG_MAP, TokenKeys, secret_name
-from serviceidentity.domain.key_ring import KeyState, Rhythm, Ring
+from serviceidentity.domain.key_ring import KeyState, Rhythm, Ring, RingKey
 from serviceidentity.domain.material import Held, SecretView
 from serviceidentity.domain.model import Meta, TrustDomain
 from serviceidentity.domain.schedule import format_time, parse_time, upcoming
@@ -36,8 +36,9 @@ class Seen:
     """Everything that decisions about the token keys of a trust domain depend on, besides the time.
 
     `view` is their Secret, `keys` what it holds, or why it can't be read. `wanted` says whether somebody asks for
-    keys. `missing` names who does not have the current JWK Set yet. `earlier` are the IDs of the keys that there were,
-    as far as that is known without the Secret.
+    keys. `missing` names who does not have the current JWK Set yet, `refusing` the namespaces of which that is said:
+    they are not waited for for ever. `earlier` are the IDs of the keys that there were, as far as that is known without
+    the Secret.
     """
 
     domain: TrustDomain
@@ -45,6 +46,7 @@ class Seen:
     keys: TokenKeys | Held | None = None
     wanted: bool = False
     missing: tuple[str, ...] = ()
+    refusing: tuple[str, ...] = ()
     earlier: frozenset[str] = frozenset()
 
 
@@ -83,7 +85,7 @@ def rhythm_of(seen: Seen, now: datetime) -> Rhythm:
     since = _published(seen.view)
 
     def published(key_id: str) -> bool:
-        return not seen.missing and key_id in since and now >= since[key_id] + rotation.lead
+        return not _waits(seen, now) and key_id in since and now >= since[key_id] + rotation.lead
 
     keys, asked = seen.keys, False
     if seen.view is not None and isinstance(keys, TokenKeys):
@@ -104,6 +106,8 @@ def deadline(seen: Seen, now: datetime) -> datetime | None:
         times.append(key_ring.prepare_time(ring, rhythm_of(seen, now)))
     elif (since := _published(seen.view).get(prepared.key_id)) is not None:
         times += [prepared.until, since + seen.domain.jwt.rotation.lead]
+    elif seen.refusing:
+        times.append(_patience(seen, prepared))
     return upcoming(now, *times)
 
 
@@ -131,9 +135,12 @@ def summary(seen: Seen, issuer: str) -> str:
     text = f"key {ring.active.key_id} signs tokens of {issuer}"
     if verifying := [key for key in ring.keys if key.state is KeyState.RETIRING]:
         text += f", {len(verifying)} still verified"
-    if seen.missing:
-        more = f" and {len(seen.missing) - _NAMED} more" if len(seen.missing) > _NAMED else ""
-        text += f"; not everyone has the current JWK Set: {', '.join(seen.missing[:_NAMED])}{more}"
+    if lacking := (*seen.missing, *seen.refusing):
+        text += f"; not everyone has the current JWK Set: {_listed(lacking)}"
+        if seen.refusing and (prepared := ring.in_state(KeyState.PREPARED)):
+            text += (
+                f"; key {prepared.key_id} waits for them until {format_time(_patience(seen, prepared))}"
+            )
     if lost := seen.view.annotations.get(LOST_ANNOTATION):
         text += f"; the keys before were lost, as was found at {lost}: what they signed is refused"
     return text
@@ -153,12 +160,13 @@ def _first(seen: Seen, now: datetime) -> Change:
 def _turned(seen: Seen, view: SecretView, ring: Ring, now: datetime) -> Change | None:
     rotation, since = seen.domain.jwt.rotation, _published(view)
     prepared = ring.in_state(KeyState.PREPARED)
-    if prepared is not None and prepared.key_id not in since and not seen.missing:
+    if prepared is not None and prepared.key_id not in since and not _waits(seen, now):
         since = {prepared.key_id: now}
         waiting = replace(prepared, until=now + rotation.lead)
         ring = Ring(tuple(waiting if key is prepared else key for key in ring.keys))
         records = _kept(view) | {PUBLISHED_ANNOTATION: json.dumps({prepared.key_id: format_time(now)})}
-        message = f"everyone has key {prepared.key_id}; it signs from {format_time(now + rotation.lead)}"
+        everyone = f"everyone but {_listed(seen.refusing)}" if seen.refusing else "everyone"
+        message = f"{everyone} has key {prepared.key_id}; it signs from {format_time(now + rotation.lead)}"
         return Change(ring, records, ROTATING, message)
     rhythm = rhythm_of(seen, now)
     turned = key_ring.advance(ring, rhythm, rings.maker(rotation.algorithm), now)
@@ -173,6 +181,26 @@ def _turned(seen: Seen, view: SecretView, ring: Ring, now: datetime) -> Change |
     if (next_one := turned.in_state(KeyState.PREPARED)) is None or next_one.key_id not in since:
         records.pop(PUBLISHED_ANNOTATION, None)
     return Change(turned, records, ROTATING, _told(ring, turned))
+
+
+def _waits(seen: Seen, now: datetime) -> bool:
+    """Say whether somebody is waited for who lacks the current JWK Set.
+
+    A namespace whose owner keeps the copy from being written, out of malice or by a quota, puts off the next key for
+    one period, while conditions tell of it; after that the trust domain goes on.
+    """
+    prepared = seen.keys.public.in_state(KeyState.PREPARED) if isinstance(seen.keys, TokenKeys) else None
+    patient = prepared is None or now < _patience(seen, prepared)
+    return bool(seen.missing or (seen.refusing and patient))
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _patience(seen: Seen, prepared: RingKey) -> datetime:
+    return prepared.changed + seen.domain.jwt.rotation.rotate_every
 
 
 def _told(before: Ring, after: Ring) -> str:
