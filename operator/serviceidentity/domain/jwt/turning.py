@@ -138,9 +138,7 @@ def summary(seen: Seen, issuer: str) -> str:
     if lacking := (*seen.missing, *seen.refusing):
         text += f"; not everyone has the current JWK Set: {_listed(lacking)}"
         if seen.refusing and (prepared := ring.in_state(KeyState.PREPARED)):
-            text += (
-                f"; key {prepared.key_id} waits for them until {format_time(_patience(seen, prepared))}"
-            )
+            text += f"; key {prepared.key_id} waits for them until {format_time(_patience(seen, prepared))}"
     if lost := seen.view.annotations.get(LOST_ANNOTATION):
         text += f"; the keys before were lost, as was found at {lost}: what they signed is refused"
     return text
