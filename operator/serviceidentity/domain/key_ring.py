@@ -121,6 +121,18 @@ def advance(ring: Ring, rhythm: Rhythm, make: Make, now: datetime) -> Ring:
     return ring
 
 
+def without_wait_for_the_future(ring: Ring, now: datetime) -> Ring:
+    """Return the ring with a Prepared key that was made by a clock that was ahead due at once.
+
+    For rings whose keys wait for a record of when they were published besides: that is what keeps the lead.
+    """
+    prepared = ring.in_state(KeyState.PREPARED)
+    if prepared is None or prepared.changed <= now:
+        return ring
+    due = replace(prepared, changed=now, until=now)
+    return Ring(tuple(due if key is prepared else key for key in ring.keys))
+
+
 def _activate(ring: Ring, rhythm: Rhythm, now: datetime) -> Ring:
     moved = {
         KeyState.PREPARED: lambda key: replace(key, state=KeyState.ACTIVE, changed=now, until=None),

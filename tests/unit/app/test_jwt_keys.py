@@ -648,6 +648,22 @@ async def test_a_clock_that_was_ahead_does_not_keep_the_next_key_waiting(world, 
 
 
 @scenario
+async def test_a_key_prepared_by_a_clock_that_was_ahead_signs_after_its_lead(world):
+    await issued(world)
+    first, year = active(world), 365 * DAY
+    await world.settle(year)
+    (second,) = ring(world).keys() - {first}
+    world.now -= year
+    again = await restarted(world)
+    await again.settle(LEAD / 2)
+    assert active(again) == first
+    await again.settle(LEAD / 2 + timedelta(seconds=1))
+    assert ring(again)[second] == "Active"
+    await again.settle(LEAD)
+    assert ring(again).keys() == {first, second}
+
+
+@scenario
 async def test_without_a_key_of_its_own_nothing_is_published(world):
     world.apply({"jwt": {"signingKey": "None", "tokens": [{"name": "a", "audiences": ["b"]}]}})
     await world.settle()

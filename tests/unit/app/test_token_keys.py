@@ -588,3 +588,16 @@ async def test_a_revocation_does_not_wait_for_the_key_that_encrypts(world, safe)
     (second,) = published(world)
     assert second != first
     assert issuer(world).ring.active.key_id == second
+
+
+@scenario
+async def test_a_key_published_by_a_clock_that_was_ahead_signs_after_its_lead(world):
+    first, year = await begun(world), timedelta(days=365)
+    await world.settle(year)
+    (second,) = published(world) - {first}
+    world.now -= year
+    again = await restarted(world)
+    await minutes(again, 5)
+    assert issuer(again).ring.active.key_id == first
+    await minutes(again, 8)
+    assert issuer(again).ring.active.key_id == second

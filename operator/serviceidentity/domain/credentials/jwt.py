@@ -64,7 +64,7 @@ class JwtKeys:
             ring = read_ring(view)
         except MalformedError as error:
             return Due(Reason.MISSING_DATA, f"the Secret can't be used: {error}")
-        step = key_ring.next_step(ring, _rhythm(seen, view, ring, now), now)
+        step = key_ring.next_step(key_ring.without_wait_for_the_future(ring, now), _rhythm(seen, view, ring, now), now)
         if step is not None:
             return Due(Reason.ROTATING, _STEP_MESSAGES[step], fresh=step is Step.PREPARE)
         if view.name in seen.known_good or _is_whole(view, ring):
@@ -89,7 +89,9 @@ class JwtKeys:
             view, ring = moved, _readable_ring(moved)
         if view is None or ring is None or ownership.key_revocation_requested(meta, view):
             return SecretContent.of(SECRET_TYPE, _data(key_ring.new_ring(make, now)), record)
-        turned = key_ring.advance(ring, _rhythm(seen, view, ring, now), make, now)
+        turned = key_ring.advance(
+            key_ring.without_wait_for_the_future(ring, now), _rhythm(seen, view, ring, now), make, now
+        )
         if ownership.rotation_requested(meta, view) and turned.key_ids <= ring.key_ids:
             # A rotation is under way; the one that is asked for comes after it.
             record.pop(ownership.ROTATED_ANNOTATION, None)

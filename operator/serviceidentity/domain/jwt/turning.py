@@ -82,7 +82,7 @@ def revocation_is_due(meta: Meta, view: SecretView) -> bool:
 def rhythm_of(seen: Seen, now: datetime) -> Rhythm:
     """Return how the ring turns now."""
     rotation = seen.domain.jwt.rotation
-    since = _published(seen.view)
+    since = _published(seen.view, now)
 
     def published(key_id: str) -> bool:
         return not _waits(seen, now) and key_id in since and now >= since[key_id] + rotation.lead
@@ -104,7 +104,7 @@ def deadline(seen: Seen, now: datetime) -> datetime | None:
     prepared = ring.in_state(KeyState.PREPARED)
     if prepared is None:
         times.append(key_ring.prepare_time(ring, rhythm_of(seen, now)))
-    elif (since := _published(seen.view).get(prepared.key_id)) is not None:
+    elif (since := _published(seen.view, now).get(prepared.key_id)) is not None:
         times += [prepared.until, since + seen.domain.jwt.rotation.lead]
     elif seen.refusing:
         times.append(_patience(seen, prepared))
@@ -156,7 +156,7 @@ def _first(seen: Seen, now: datetime) -> Change:
 
 
 def _turned(seen: Seen, view: SecretView, ring: Ring, now: datetime) -> Change | None:
-    rotation, since = seen.domain.jwt.rotation, _published(view)
+    rotation, since = seen.domain.jwt.rotation, _published(view, now)
     prepared = ring.in_state(KeyState.PREPARED)
     if prepared is not None and prepared.key_id not in since and not _waits(seen, now):
         since = {prepared.key_id: now}
@@ -224,11 +224,15 @@ def _kept(view: SecretView) -> dict[str, str]:
     return {name: view.annotations[name] for name in ours if name in view.annotations}
 
 
-def _published(view: SecretView | None) -> dict[str, datetime]:
-    """Read since when everyone has which key; what can't be read has not been recorded."""
+def _published(view: SecretView | None, now: datetime) -> dict[str, datetime]:
+    """Read since when everyone has which key; what can't be read, or is yet to come, has not been recorded.
+
+    A clock that was ahead once must not keep the next key waiting for that time to come.
+    """
     try:
         found = json.loads(view.annotations[PUBLISHED_ANNOTATION]) if view is not None else {}
-        return {str(key_id): parse_time(time) for key_id, time in found.items()}
+        times = {str(key_id): parse_time(time) for key_id, time in found.items()}
+        return {key_id: time for key_id, time in times.items() if time <= now}
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
