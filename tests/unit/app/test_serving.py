@@ -136,6 +136,23 @@ async def test_a_set_with_a_private_key_is_never_served(world: World):
         assert PRIVATE["d"].encode() not in found.body
 
 
+def test_what_can_not_be_served_is_logged_once(caplog: pytest.LogCaptureFixture):
+    @scenario
+    async def ask(world: World):
+        publish(world, PRIVATE)
+        for _ in range(3):
+            assert get(world, "/default/jwks.json")[0] == 503
+        publish(world, KEY, version=501)
+        assert get(world, "/default/jwks.json")[0] == 200
+        publish(world, PRIVATE, version=502)
+        assert get(world, "/default/jwks.json")[0] == 503
+
+    ask()
+    said = [record.getMessage() for record in caplog.records if "can't be served" in record.getMessage()]
+    assert len(said) == 2
+    assert PRIVATE["d"] not in "".join(said)
+
+
 @scenario
 async def test_the_keys_of_an_identity_are_its_own(world: World):
     world.apply({"jwt": {}})

@@ -31,6 +31,7 @@ TEXT: Final = "text/plain; charset=utf-8"
 AGE_OF_UNKNOWN: Final = timedelta(minutes=1)
 TRY_AGAIN_AFTER: Final = 5  # seconds
 LONGEST_PATH: Final = 1024
+MOST_TROUBLES: Final = 1024  # that are remembered
 FEDERATION: Final = "serviceidentity-federation-{}"  # of one TrustDomain, in the operator's namespace as well
 
 
@@ -70,6 +71,7 @@ class Serving:
         self._clock = clock
         self._complete = complete
         self._denials = denials
+        self._told: dict[str, str] = {}  # by path: what is wrong there
 
     def answer(self, path: str, if_none_match: str | None = None) -> Answer:
         """Answer a GET of this path, which begins with a slash. Never raises."""
@@ -78,12 +80,21 @@ class Serving:
         try:
             found = self._route(path.split("/")[1:]) if len(path) <= LONGEST_PATH else NOT_FOUND
         except MalformedError as error:
-            logger.warning("what is published for %s can't be served: %s", path, error)
+            self._tell(path, str(error))
             return NOT_YET
+        self._told.pop(path, None)
         if found.status == 200 and documents.is_known(found.headers.get("ETag", ""), if_none_match):  # noqa: PLR2004
             kept = {name: value for name, value in found.headers.items() if name != "Content-Type"}
             return Answer(304, kept)
         return found
+
+    def _tell(self, path: str, trouble: str) -> None:
+        """Log what can't be served once, however often somebody asks for it: anybody may."""
+        if self._told.get(path) != trouble:
+            if len(self._told) >= MOST_TROUBLES:
+                self._told.clear()
+            self._told[path] = trouble
+            logger.warning("what is published for %s can't be served: %s", path, trouble)
 
     def _route(self, segments: Sequence[str]) -> Answer:
         match segments:
