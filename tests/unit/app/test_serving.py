@@ -139,13 +139,10 @@ async def test_a_set_with_a_private_key_is_never_served(world: World):
 def test_what_can_not_be_served_is_logged_once(caplog: pytest.LogCaptureFixture):
     @scenario
     async def ask(world: World):
-        publish(world, PRIVATE)
-        for _ in range(3):
-            assert get(world, "/default/jwks.json")[0] == 503
-        publish(world, KEY, version=501)
-        assert get(world, "/default/jwks.json")[0] == 200
-        publish(world, PRIVATE, version=502)
-        assert get(world, "/default/jwks.json")[0] == 503
+        answers = serving(world)
+        for version, key, status in ((500, PRIVATE, 503), (501, KEY, 200), (502, PRIVATE, 503)):
+            publish(world, key, version=version)
+            assert {answers.answer("/default/jwks.json").status for _ in range(3)} == {status}
 
     ask()
     said = [record.getMessage() for record in caplog.records if "can't be served" in record.getMessage()]
