@@ -145,8 +145,9 @@ def _activate(ring: Ring, rhythm: Rhythm, now: datetime) -> Ring:
 def deadline(ring: Ring, rhythm: Rhythm) -> datetime | None:
     """When the ring has its next transition, supposing that keys are published in time."""
     retiring = (key.until for key in ring.keys if key.state is KeyState.RETIRING)
-    prepared = ring.in_state(KeyState.PREPARED)
-    return earliest(*retiring, prepared.until if prepared else prepare_time(ring, rhythm))
+    if (prepared := ring.in_state(KeyState.PREPARED)) is not None:
+        return earliest(*retiring, prepared.until)
+    return earliest(*retiring, prepare_time(ring, rhythm) if len(ring.keys) < MOST_KEYS else None)
 
 
 def checked(keys: tuple[RingKey, ...]) -> Ring:

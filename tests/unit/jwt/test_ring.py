@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -135,5 +136,6 @@ def test_a_ring_that_is_full_takes_no_more_until_a_key_has_retired():
     rhythm = key_ring.Rhythm(day, day, minute, lambda _: True, rotation_requested=True)
     assert key_ring.next_step(full, rhythm, NOW) is None
     assert key_ring.deadline(full, rhythm) == ends
+    assert key_ring.deadline(full, replace(rhythm, rotate_every=2 * minute)) == ends  # and not a time long past
     turned = key_ring.advance(full, rhythm, ring.maker(Algorithm.ES256), ends)
     assert (len(turned.keys), turned.keys[-1].state) == (32, KeyState.PREPARED)
