@@ -1,9 +1,11 @@
 """Fields of an object's JSON, read one by one; what is not as it should be is an InvalidSpecError with its path."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from serviceidentity.domain.pki.errors import PkiError
 from serviceidentity.domain.pki.keys import KeyAlgorithm, KeyProfile
@@ -115,3 +117,14 @@ def key_profile(given: Json, path: str) -> KeyProfile:
         return KeyProfile(algorithm, size)
     except PkiError:
         raise InvalidSpecError(f"{path}.size", f"{size} bits is not a size for {algorithm}") from None
+
+
+def is_https(url: str) -> bool:
+    """Say whether a text is an absolute https URL with a host, of printable ASCII, and names no user."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = parts.scheme == "https" and bool(parts.hostname) and port != 0 and "@" not in parts.netloc
+    return plain and bool(re.fullmatch(r"[!-~]{1,2048}", url))

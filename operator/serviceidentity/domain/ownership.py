@@ -153,6 +153,12 @@ def rotation_record(meta: Meta) -> dict[str, str]:
     return {} if wanted is None else {ROTATED_ANNOTATION: wanted}
 
 
+def earlier_rotation_record(view: SecretView) -> dict[str, str]:
+    """Return the record as it is, while a rotation is under way: a request that comes meanwhile gets one of its own."""
+    recorded = view.annotations.get(ROTATED_ANNOTATION)
+    return {} if recorded is None else {ROTATED_ANNOTATION: recorded}
+
+
 def revocation_requested(meta: Meta, view: SecretView) -> bool:
     """Say whether the revoke annotation has a value that this Secret's certificate was not made for."""
     wanted = meta.annotations.get(REVOKE_ANNOTATION)

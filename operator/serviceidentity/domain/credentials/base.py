@@ -180,3 +180,15 @@ class Credential(Protocol):
     def summary(self, seen: Observed, now: datetime) -> str:
         """One line about what is there, for conditions and Events. No key material."""
         ...
+
+
+class MadeHere:
+    """A credential that needs nobody else: its content is made here, at once or not at all."""
+
+    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
+        """Nothing is done for it while it has to wait."""
+        return None
+
+    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
+        """Nothing has to be had from others."""
+        return None

@@ -3,8 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from serviceidentity.domain.credentials.base import Due, Made, Observed, Reason
-from serviceidentity.domain.credentials.leaf import Order
+from serviceidentity.domain.credentials.base import Due, Made, MadeHere, Observed, Reason
 from serviceidentity.domain.encryption.opening import Opened, key_id_of
 from serviceidentity.domain.material import Held, SecretContent, SecretView
 from serviceidentity.domain.model import EncryptedSpec, Identity, SecretTemplate
@@ -12,7 +11,7 @@ from serviceidentity.domain.model import EncryptedSpec, Identity, SecretTemplate
 SECRET_TYPE: Final = "Opaque"  # noqa: S105  # a Secret's type, not a secret
 
 
-class EncryptedValues:
+class EncryptedValues(MadeHere):
     """The credential behind `spec.encrypted`.
 
     Decryption gives the same content each time, so what the Secret should hold is compared with what it holds; nothing
@@ -44,12 +43,6 @@ class EncryptedValues:
         if dict(view.data) == dict(wanted.data) and view.type == wanted.type:
             return None
         return Due(Reason.VALUES_CHANGED, "the Secret does not hold what the values decrypt to")
-
-    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
-        return None
-
-    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
-        return None
 
     def render(
         self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None

@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from serviceidentity.domain import hmac_ring, key_ring, ownership
-from serviceidentity.domain.credentials.base import Due, Made, Observed, Reason
-from serviceidentity.domain.credentials.leaf import Order
+from serviceidentity.domain.credentials.base import Due, Made, MadeHere, Observed, Reason
 from serviceidentity.domain.key_ring import KeyState, Rhythm, Ring, Step
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import HmacSpec, Identity, SecretTemplate
@@ -55,7 +54,7 @@ def _data(ring: Ring) -> dict[str, bytes]:
     return data
 
 
-class HmacKeys:
+class HmacKeys(MadeHere):
     """The credential `spec.hmac`."""
 
     name = "hmac"
@@ -89,12 +88,6 @@ class HmacKeys:
             )
         return Due(Reason.ROTATING, _STEP_MESSAGES[step], fresh=step is Step.PREPARE)
 
-    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
-        return None
-
-    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
-        return None
-
     def render(
         self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None
     ) -> SecretContent:
@@ -108,7 +101,7 @@ class HmacKeys:
         rhythm = _rhythm(seen, view, now)
         turned = key_ring.advance(ring, rhythm, hmac_ring.make, now)
         if rhythm.rotation_requested and turned.key_ids <= ring.key_ids:
-            record = _old_record(view)  # a rotation is under way; the one that is asked for comes after it
+            record = ownership.earlier_rotation_record(view)
         return SecretContent.of(SECRET_TYPE, _data(turned), record)
 
     def consumed(self, content: SecretContent | SecretView) -> object:
@@ -192,9 +185,3 @@ def _rhythm(seen: Observed, view: SecretView, now: datetime) -> Rhythm:
         published=published,
         rotation_requested=ownership.rotation_requested(seen.identity.meta, view),
     )
-
-
-def _old_record(view: SecretView) -> dict[str, str]:
-    """A request that comes while a rotation is under way is served by a rotation of its own, after that one."""
-    recorded = view.annotations.get(ownership.ROTATED_ANNOTATION)
-    return {} if recorded is None else {ownership.ROTATED_ANNOTATION: recorded}

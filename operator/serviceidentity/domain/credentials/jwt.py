@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from serviceidentity.domain import key_ring, ownership
-from serviceidentity.domain.credentials.base import Due, Made, Observed, Reason
-from serviceidentity.domain.credentials.leaf import Order
+from serviceidentity.domain.credentials.base import Due, Made, MadeHere, Observed, Reason
 from serviceidentity.domain.jwt import jose, publication
 from serviceidentity.domain.jwt import ring as rings
 from serviceidentity.domain.jwt.spec import SigningKeySpec
@@ -34,7 +33,7 @@ def read_ring(content: SecretContent | SecretView) -> Ring:
     return rings.from_json(content.value("keys.json"))
 
 
-class JwtKeys:
+class JwtKeys(MadeHere):
     """The credential `spec.jwt`, unless its `signingKey` is None."""
 
     name = publication.CREDENTIAL
@@ -71,33 +70,24 @@ class JwtKeys:
             return None
         return Due(Reason.MISSING_DATA, "the single values do not agree with keys.json", fresh=False)
 
-    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
-        return None
-
-    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
-        return None
-
     def render(
         self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None
     ) -> SecretContent:
         meta = seen.identity.meta
-        record = ownership.rotation_record(meta) | ownership.key_revocation_record(meta)
+        rotated, revoked = ownership.rotation_record(meta), ownership.key_revocation_record(meta)
         make = rings.maker(_spec(seen).rotation.algorithm)
         view = seen.contents.get(self.secret_name(seen.identity))
         ring = _readable_ring(view)
         if view is None and (moved := _under_another_name(seen)) is not None:
             view, ring = moved, _readable_ring(moved)
         if view is None or ring is None or ownership.key_revocation_requested(meta, view):
-            return SecretContent.of(SECRET_TYPE, _data(key_ring.new_ring(make, now)), record)
+            return SecretContent.of(SECRET_TYPE, _data(key_ring.new_ring(make, now)), rotated | revoked)
         turned = key_ring.advance(
             key_ring.without_wait_for_the_future(ring, now), _rhythm(seen, view, ring, now), make, now
         )
         if ownership.rotation_requested(meta, view) and turned.key_ids <= ring.key_ids:
-            # A rotation is under way; the one that is asked for comes after it.
-            record.pop(ownership.ROTATED_ANNOTATION, None)
-            before = view.annotations.get(ownership.ROTATED_ANNOTATION)
-            record |= {} if before is None else {ownership.ROTATED_ANNOTATION: before}
-        return SecretContent.of(SECRET_TYPE, _data(turned), record)
+            rotated = ownership.earlier_rotation_record(view)
+        return SecretContent.of(SECRET_TYPE, _data(turned), rotated | revoked)
 
     def consumed(self, content: SecretContent | SecretView) -> object:
         # The key that signs; that another one is being prepared, or was dropped, changes nothing for who signs.

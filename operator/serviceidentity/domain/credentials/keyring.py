@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from serviceidentity.domain import hmac_ring, key_ring
-from serviceidentity.domain.credentials.base import Caller, Due, Made, Observed, Reason
-from serviceidentity.domain.credentials.leaf import Order
+from serviceidentity.domain.credentials.base import Caller, Due, Made, MadeHere, Observed, Reason
 from serviceidentity.domain.material import Held, MalformedError, SecretContent, SecretView
 from serviceidentity.domain.model import Identity, Key, SecretTemplate
 from serviceidentity.domain.schedule import format_time, parse_time
@@ -89,7 +88,7 @@ def _keyring(seen: Observed, view: SecretView | None, now: datetime) -> bytes:
     return json.dumps({"services": services}, separators=(",", ":")).encode()
 
 
-class Keyring:
+class Keyring(MadeHere):
     """The credential behind `spec.callers`."""
 
     name = "hmac-keyring"
@@ -116,12 +115,6 @@ class Keyring:
         except MalformedError:
             same = False
         return None if same else Due(Reason.CALLERS_CHANGED, "the keys of the callers changed", fresh=False)
-
-    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
-        return None
-
-    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
-        return None
 
     def render(
         self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None

@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from serviceidentity.domain import ownership
-from serviceidentity.domain.credentials.base import Due, Made, Observed, Reason
-from serviceidentity.domain.credentials.leaf import Order
+from serviceidentity.domain.credentials.base import Due, Made, MadeHere, Observed, Reason
 from serviceidentity.domain.jwt import tokens
 from serviceidentity.domain.jwt.issuer import TokenIssuer
 from serviceidentity.domain.jwt.spec import TokenSpec
@@ -120,7 +119,7 @@ REMINT: Final[tuple[Check, ...]] = (
 )
 
 
-class TokenSecret:
+class TokenSecret(MadeHere):
     """The credential of one entry of `spec.jwt.tokens`."""
 
     status_field = "tokens"
@@ -148,12 +147,6 @@ class TokenSecret:
         if due.reason is Reason.EXPIRED:
             return Held(due.reason, f"{due.message}: {issuer.message}", issuer.retry)
         return issuer
-
-    def meanwhile(self, seen: Observed, now: datetime) -> Due | None:
-        return None
-
-    def order(self, seen: Observed, due: Due, now: datetime) -> Order | None:
-        return None
 
     def render(
         self, seen: Observed, due: Due, now: datetime, password: bytes | None, made: Made | None = None

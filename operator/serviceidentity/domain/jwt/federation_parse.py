@@ -2,9 +2,8 @@
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
 
-from serviceidentity.domain.fields import Json, block, blocks, text
+from serviceidentity.domain.fields import Json, block, blocks, is_https, text
 from serviceidentity.domain.jwt.spec import Peer
 from serviceidentity.errors import InvalidSpecError
 
@@ -36,18 +35,8 @@ def _peer(item: Json, path: str) -> Peer:
         return Peer(name, config_map=(text(source, "name", where), text(source, "key", where, "bundle.json")))
     where = f"{path}.bundleEndpoint"
     url = text(endpoint, "url", where)
-    if not _is_https(url):
+    if not is_https(url) or "#" in url:
         raise InvalidSpecError(f"{where}.url", "must be an https URL without user name and fragment")
     if text(endpoint, "profile", where, "https_web") != "https_web":
         raise InvalidSpecError(f"{where}.profile", "must be https_web")
     return Peer(name, url=url, authorities=text(endpoint, "caBundle", where, "") or None)
-
-
-def _is_https(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = parts.scheme == "https" and bool(parts.hostname) and port != 0 and "@" not in parts.netloc
-    return plain and "#" not in url and bool(re.fullmatch(r"[!-~]{1,2048}", url))

@@ -3,9 +3,8 @@
 import re
 from datetime import timedelta
 from typing import Final
-from urllib.parse import urlsplit
 
-from serviceidentity.domain.fields import Json, block, blocks, choice, duration, text, texts
+from serviceidentity.domain.fields import Json, block, blocks, choice, duration, is_https, text, texts
 from serviceidentity.domain.jwt.jose import Algorithm
 from serviceidentity.domain.jwt.spec import (
     DEFAULT_LIFETIME,
@@ -118,10 +117,4 @@ def is_issuer(url: str) -> bool:
 
     OpenID Connect Discovery 1.0, 3.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = parts.scheme == "https" and bool(parts.hostname) and port != 0 and "@" not in parts.netloc
-    return plain and not {"?", "#"} & set(url) and not url.endswith("/") and bool(re.fullmatch(r"[!-~]+", url))
+    return is_https(url) and not {"?", "#"} & set(url) and not url.endswith("/")
