@@ -8,7 +8,7 @@ the schemas. That is enough against mistakes; rules are written by those who cou
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +21,7 @@ LONGEST: Final = 1024
 DEEPEST: Final = 2
 MOST_COMPREHENSIONS: Final = 8
 SECONDS: Final = 0.5  # of CPU time
-VARIABLES: Final = frozenset({"object", "namespaceObject"})
+VARIABLES: Final = ("object", "namespaceObject")  # of rules in a trust domain's policy
 _LIBRARIES: Final = ["strings", "sets"]  # not "lists", which can make a list of any length
 _TYPES: Final = frozenset(
     {"bool", "bytes", "double", "int", "list", "map", "null_type", "sets", "string", "strings", "type", "uint"}
@@ -61,12 +61,14 @@ class Comprehension:
 class CelCompiler:
     """The port `Compile`. The library is loaded with the first rule: who has none does not pay for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str] = VARIABLES) -> None:
+        """`names` are the variables that expressions may use."""
+        self._names = tuple(names)
         self._variables: Mapping[str, Any] | None = None
         self._context: cel.Context | None = None
 
     def __call__(self, expression: str) -> Expression:
-        """Compile an expression over `object` and `namespaceObject`. Raises ExpressionError with what is wrong."""
+        """Compile an expression over the variables. Raises ExpressionError with what is wrong."""
         if len(expression) > LONGEST:
             raise ExpressionError(f"the expression is longer than {LONGEST} characters")
         found = comprehensions(expression)
@@ -78,7 +80,7 @@ class CelCompiler:
         if any(one.macro == "map" and (one.nests or one.depth > 1) for one in found):
             raise ExpressionError("the expression has a map inside another comprehension, or around one")
         program = _compile(expression)
-        _only_what_is_known(program, {one.variable for one in found})
+        _only_what_is_known(program, {one.variable for one in found}, self._names)
         return CelExpression(program, self.context)
 
     def context(self, variables: Mapping[str, Any]) -> "cel.Context":
@@ -150,12 +152,13 @@ def _compile(expression: str) -> "cel.Program":
         raise ExpressionError(f"the expression is not CEL{where}") from None
 
 
-def _only_what_is_known(program: "cel.Program", bound: set[str]) -> None:
+def _only_what_is_known(program: "cel.Program", bound: set[str], names: Sequence[str]) -> None:
     """Refuse misspelt names now and not when the first identity is looked at."""
     import cel.stdlib  # noqa: PLC0415
 
-    if unknown := sorted(set(program.variables()) - VARIABLES - _TYPES - bound):
-        raise ExpressionError(f"there is no variable {unknown[0]}, only object and namespaceObject")
+    if unknown := sorted(set(program.variables()) - set(names) - _TYPES - bound):
+        known = f"{', '.join(names[:-1])} and {names[-1]}"
+        raise ExpressionError(f"there is no variable {unknown[0]}, only {known}")
     added = {name.rpartition(".")[2] for library in _LIBRARIES for name in cel.stdlib.EXTENSIONS[library]}
     named = {name for name in program.functions() if name.isidentifier() and not name.startswith("_")}
     if unknown := sorted(named - _FUNCTIONS - added):

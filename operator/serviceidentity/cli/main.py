@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from serviceidentity.adapters.kube.client import KubeClient
-from serviceidentity.cli import commands, encryption, verify
+from serviceidentity.cli import commands, encryption, policy, verify
 from serviceidentity.config import DEFAULT_NAMESPACE
 from serviceidentity.domain.encryption.parse import is_secret_key
 from serviceidentity.domain.encryption.ring import KeyRing
@@ -70,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
 
     _encryption(verbs, common)
     verify.add_commands(verbs, common, _name, os.environ.get("SIO_AUTHORITY_NAMESPACE") or DEFAULT_NAMESPACE)
+
+    policy.add_commands(verbs, common)
 
     ca = verbs.add_parser("ca", help="the authorities of a TrustDomain", parents=[common])
     steps = ca.add_subparsers(dest="step", required=True, metavar="step")
@@ -258,6 +260,17 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0 if accepted else 1
 
 
+def _test_policy(arguments: argparse.Namespace) -> int:
+    """Print the cases. The exit code tells a case that differs from files that can't be used."""
+    try:
+        answer, passed = policy.run(arguments)
+    except commands.UsageError as error:
+        print(f"kubectl sid: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    print(answer, flush=True)  # noqa: T201
+    return 0 if passed else 1
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: prints the answer, or one line on stderr and exit code 1."""
     grammar = parser()
@@ -266,6 +279,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         grammar.error("a name is one in one namespace: leave out --all-namespaces")
     if arguments.verb == "verify":
         sys.exit(_verify(arguments))
+    if arguments.verb == "policy":
+        sys.exit(_test_policy(arguments))
     try:
         print(asyncio.run(run(arguments)), flush=True)  # noqa: T201  # this is what a command is for
     except BrokenPipeError:  # `| head` has seen enough; nothing is left to be written when Python ends
