@@ -15,7 +15,9 @@ from tests.controlplane.operator import OperatorProcess
 
 API: Final = "serviceidentity.dev/v1alpha1"
 CONNECTIONS: Final = 32
-OURS: Final = frozenset({"secrets", "configmaps", "serviceidentities", "trustdomains", "vaultconnections", "events"})
+OURS: Final = frozenset(
+    {"secrets", "configmaps", "serviceidentities", "trustdomains", "vaultconnections", "accesspolicies", "events"}
+)
 STORES: Final = ("configmaps", "secrets")
 
 Json = dict[str, Any]

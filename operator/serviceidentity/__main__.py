@@ -39,6 +39,7 @@ from serviceidentity.app.leadership import LeaseLeadership
 from serviceidentity.app.operator import Lists, Operator
 from serviceidentity.app.ports import Secrets
 from serviceidentity.config import Config, from_process
+from serviceidentity.domain.access.spec import VARIABLES as ACCESS_VARIABLES
 from serviceidentity.errors import PortError
 
 logger = logging.getLogger("serviceidentity")
@@ -66,6 +67,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         served=with_authorities,
         keys=keys,
         compile_rule=CelCompiler(),
+        compile_access=CelCompiler(ACCESS_VARIABLES),
         compile_template=JinjaTemplates(),
         pki=VaultPki(vault) if vault else None,
         jwks_url=config.jwks_url,
@@ -95,6 +97,7 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
             secrets=await secret_store.list_ours(with_authorities),
             config_maps=await config_maps.list_ours(with_authorities),
             connections=await objects.list_vault_connections(),
+            policies=await objects.list_access_policies(with_authorities),
         )
 
     def https() -> HttpsServer | None:

@@ -17,7 +17,9 @@ from tests.controlplane import ControlPlane
 
 T = TypeVar("T")
 API = "serviceidentity.dev/v1alpha1"
-OURS = frozenset({"secrets", "configmaps", "serviceidentities", "trustdomains", "vaultconnections", "events"})
+OURS = frozenset(
+    {"secrets", "configmaps", "serviceidentities", "trustdomains", "vaultconnections", "accesspolicies", "events"}
+)
 
 
 def eventually(read: Callable[[], T], timeout: float = 15) -> T:

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from serviceidentity.app.access.bundles import BundleReconciler
+from serviceidentity.app.access.policies import PolicyReconciler
 from serviceidentity.app.admission import Admission
 from serviceidentity.app.crl_registry import CrlRegistry
 from serviceidentity.app.encryption import EncryptionKeys, EncryptionSettings
@@ -74,6 +76,7 @@ class Engine:
         keys: KeyEncryptionKeys | None = None,
         compile_rule: Compile = no_expressions,
         compile_template: CompileTemplate = no_templates,
+        compile_access: Compile = no_expressions,
         pki: Pki | None = None,
         encryption: EncryptionSettings | None = None,
         vault: VaultServers | None = None,
@@ -86,7 +89,7 @@ class Engine:
         `default_connection` is the VaultConnection "default" while there is no object of that name. `jwks_url` is where
         JWK Sets are served, by default by a Service in the operator's namespace.
         """
-        self.inventory = Inventory(authority_namespace, compile_rule, compile_template)
+        self.inventory = Inventory(authority_namespace, compile_rule, compile_template, compile_access)
         self.queue = WorkQueue(clock)
         self.counters = Counters()
         self._clock = clock
@@ -119,6 +122,17 @@ class Engine:
         self._domains = TrustDomainReconciler(
             *parts, publisher=publisher, crls=self.crls, tokens=tokens, pki=pki, federation=self.federation
         )
+        bundles = BundleReconciler(
+            *parts, config_maps=config_maps, issuers=self.issuers, wake_later=self.queue.wake_later
+        )
+        self._reconcilers: Mapping[Kind, Callable[[Key], Awaitable[datetime | None]]] = {
+            Kind.SERVICE_IDENTITY: self._identities.reconcile,
+            Kind.ENCRYPTION_KEYS: lambda _: self.encryption.reconcile(),
+            Kind.VAULT_CONNECTION: self._connections.reconcile,
+            Kind.VAULT_LEASE: self._leases.reconcile,
+            Kind.POLICY_BUNDLE: bundles.reconcile,
+            Kind.ACCESS_POLICY: PolicyReconciler(*parts, bundles=bundles).reconcile,
+        }
         self._tasks: list[asyncio.Task[None]] = []
         self._retries: dict[Key, asyncio.TimerHandle] = {}
 
@@ -196,14 +210,8 @@ class Engine:
         self.counters.last_pass = self._clock()
 
     async def _reconcile(self, key: Key) -> datetime | None:
-        if key.kind is Kind.SERVICE_IDENTITY:
-            return await self._identities.reconcile(key)
-        if key.kind is Kind.ENCRYPTION_KEYS:
-            return await self.encryption.reconcile()
-        if key.kind is Kind.VAULT_CONNECTION:
-            return await self._connections.reconcile(key)
-        if key.kind is Kind.VAULT_LEASE:
-            return await self._leases.reconcile(key)
+        if (reconcile := self._reconcilers.get(key.kind)) is not None:
+            return await reconcile(key)
         next_look, changed = await self._domains.reconcile(key)
         if changed:
             self.wake(self.inventory.identities_of(key.name))

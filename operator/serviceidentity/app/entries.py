@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from serviceidentity.domain import parse
+from serviceidentity.domain.access.spec import AccessPolicy
 from serviceidentity.domain.model import Identity, Meta, TrustDomain
 from serviceidentity.domain.vault.spec import VaultConnection
 from serviceidentity.errors import InvalidSpecError
 
-Spec = TypeVar("Spec", Identity, TrustDomain, VaultConnection)
+Spec = TypeVar("Spec", Identity, TrustDomain, VaultConnection, AccessPolicy)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from serviceidentity.app.access.index import PolicyIndex
 from serviceidentity.app.copies import Copies
 from serviceidentity.app.entries import Entry, is_older, read_entry
 from serviceidentity.app.jwks import JwksIndex
@@ -28,6 +29,7 @@ from serviceidentity.domain.model import (
     Meta,
     StoreKind,
     TrustDomain,
+    access_policy_key,
     identity_key,
     trust_domain_key,
 )
@@ -56,6 +58,7 @@ class Inventory:
         authority_namespace: str,
         compile_rule: Compile = no_expressions,
         compile_template: CompileTemplate = no_templates,
+        compile_access: Compile = no_expressions,
     ) -> None:
         self.authority_namespace = authority_namespace
         self._read_identity = partial(parse.identity, compile_template=compile_template)
@@ -72,6 +75,7 @@ class Inventory:
         self.public_key: SecretView | None = None  # the ConfigMap that encrypted values are made with
         self.token_keys: SecretView | None = None  # the ConfigMap with the JWK Sets of the trust domains
         self.connections = ConnectionIndex()
+        self.policies = PolicyIndex(compile_access)
         self.leases = LeaseRecords(authority_namespace)
         self._awaited: set[str] = set()
         self._gone: set[str] = set()
@@ -94,6 +98,7 @@ class Inventory:
         woken = (
             {key} | self._left(old, new) | self._unindex(key, old) | self._index(key, new) | self.leases.keys_of([key])
         )
+        woken |= self.policies.concerned(old.meta if old else None, new.meta)
         if old is None or _callers(old) != _callers(new) or old.meta.uid != new.meta.uid:
             woken |= self._named_by.get(key, set())
         return woken
@@ -108,7 +113,8 @@ class Inventory:
         self._gone.add(old.meta.uid)
         self._forget_owner(key)
         self.jwks.forget_owner(key)
-        woken = self._left(old, None) | self._unindex(key, old) | self._named_by.get(key, set()) | {key}
+        policies = self.policies.forget_identity(old.meta)
+        woken = policies | self._left(old, None) | self._unindex(key, old) | self._named_by.get(key, set()) | {key}
         return woken | self.leases.keys_of([key])
 
     def put_trust_domain(self, body: Mapping[str, Any]) -> set[Key]:
@@ -121,7 +127,8 @@ class Inventory:
         self.domains[key] = new
         if old is not None and new.meta == old.meta:
             return set() if new.status == old.status else {key}
-        return {key} | self.identities_of(key.name)
+        identities = self.identities_of(key.name)
+        return {key} | identities | self.policies.bundles_of(identities)
 
     def drop_trust_domain(self, name: str, uid: str | None = None) -> set[Key]:
         """Forget a deleted TrustDomain."""
@@ -133,7 +140,8 @@ class Inventory:
         self._awaited.discard(name)
         self._gone.add(old.meta.uid)
         self._forget_owner(key)
-        return {key} | self.identities_of(name) | self._namesakes(old)
+        identities = self.identities_of(name)
+        return {key} | identities | self.policies.bundles_of(identities) | self._namesakes(old)
 
     def put_vault_connection(self, body: Mapping[str, Any]) -> set[Key]:
         """Take in a VaultConnection as the API has it."""
@@ -146,6 +154,21 @@ class Inventory:
         if woken and entry is not None:
             self._gone.add(entry.meta.uid)
         return woken
+
+    def put_access_policy(self, body: Mapping[str, Any]) -> set[Key]:
+        """Take in an AccessPolicy as the API has it."""
+        return self.policies.put(body, self._metas_of)
+
+    def drop_access_policy(self, namespace: str, name: str, uid: str | None = None) -> set[Key]:
+        """Forget a deleted AccessPolicy; one re-created meanwhile (another uid) stays."""
+        entry = self.policies.entries.get(access_policy_key(namespace, name))
+        woken = self.policies.drop(namespace, name, uid, self._metas_of)
+        if woken and entry is not None:
+            self._gone.add(entry.meta.uid)
+        return woken
+
+    def _metas_of(self, namespace: str) -> list[Meta]:
+        return [entry.meta for key, entry in self.identities.items() if key.namespace == namespace]
 
     def put_namespace(self, body: Mapping[str, Any]) -> set[Key]:
         """Take in a Namespace: its labels decide what may be issued in it, and which bundles it gets."""
@@ -175,6 +198,8 @@ class Inventory:
             return set() if self.public_key is old else {ENCRYPTION_KEYS}
         if (view.namespace, view.name) == (self.authority_namespace, token_authority.CONFIG_MAP):
             return self._put_token_keys(view)
+        if self.policies.bundles.concerns(view) and not self.copies.concerns(StoreKind.CONFIG_MAP, view):
+            return woken | self.policies.bundles.put(view)
         if self.jwks.concerns(view) and not self.copies.concerns(StoreKind.CONFIG_MAP, view):
             return woken | self.jwks.put(view)
         return woken | self.copies.put(StoreKind.CONFIG_MAP, view)
@@ -188,7 +213,7 @@ class Inventory:
             return {ENCRYPTION_KEYS}
         if self.token_keys is not None and self.token_keys.uid == uid:
             return woken | self._put_token_keys(None)
-        woken |= self.jwks.drop((namespace, name), uid)
+        woken |= self.jwks.drop((namespace, name), uid) | self.policies.bundles.drop((namespace, name), uid)
         return woken | self.copies.drop(StoreKind.CONFIG_MAP, namespace, name, uid)
 
     def _put_token_keys(self, view: SecretView | None) -> set[Key]:
@@ -255,6 +280,7 @@ class Inventory:
         as_of: Callable[[str], int],
         config_maps: Iterable[SecretView] = (),
         connections: Iterable[Mapping[str, Any]] = (),
+        policies: Iterable[Mapping[str, Any]] = (),
     ) -> set[Key]:
         """Take in complete lists and forget what is not in them, as far as it was not made after the list.
 
@@ -268,6 +294,7 @@ class Inventory:
             woken |= self.put_trust_domain(body)
             found.add(trust_domain_key(body["metadata"]["name"]))
         woken |= self._resync_connections(connections, as_of)
+        woken |= self._resync_policies(policies, as_of)
         for body in (body for body in identities if body["metadata"]["uid"] not in self._gone):
             woken |= self.put_identity(body)
             found.add(identity_key(body["metadata"]["namespace"], body["metadata"]["name"]))
@@ -304,6 +331,16 @@ class Inventory:
             woken |= self.drop_vault_connection(name)
         return woken
 
+    def _resync_policies(self, bodies: Iterable[Mapping[str, Any]], as_of: Callable[[str], int]) -> set[Key]:
+        woken, found = set[Key](), set[Key]()
+        for body in (body for body in bodies if body["metadata"]["uid"] not in self._gone):
+            woken |= self.put_access_policy(body)
+            found.add(access_policy_key(body["metadata"]["namespace"], body["metadata"]["name"]))
+        entries = self.policies.entries.items()
+        for key in [k for k, e in entries if k not in found and e.resource_version <= as_of("policies")]:
+            woken |= self.drop_access_policy(key.namespace, key.name)
+        return woken
+
     def _resync_copies(
         self, config_maps: Iterable[SecretView], secrets: set[Location], as_of: Callable[[str], int]
     ) -> set[Key]:
@@ -316,8 +353,9 @@ class Inventory:
         if public and (public.namespace, public.name) not in found and public.resource_version <= as_of("config_maps"):
             self.public_key = None
             woken.add(ENCRYPTION_KEYS)
-        for location in self.jwks.missing_from(found, as_of("config_maps")):
-            woken |= self.jwks.drop(location)
+        for index in (self.jwks, self.policies.bundles):
+            for location in index.missing_from(found, as_of("config_maps")):
+                woken |= index.drop(location)
         sets = self.token_keys
         if sets and (sets.namespace, sets.name) not in found and sets.resource_version <= as_of("config_maps"):
             woken |= self._put_token_keys(None)

@@ -1,7 +1,7 @@
 """The ConfigMaps that identities own, as the watches have seen them: the public halves of their signing keys."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from serviceidentity.domain import ownership
 from serviceidentity.domain.material import SecretView
@@ -15,7 +15,9 @@ class JwksIndex:
 
     what = "ConfigMap"
 
-    def __init__(self) -> None:
+    def __init__(self, owner_key: Callable[[str, str], Key] = identity_key) -> None:
+        """`owner_key` makes the key to wake out of the namespace and name of an owner."""
+        self._owner_key = owner_key
         self.writing: dict[Location, Mapping[str, str]] = {}
         self._found: dict[Location, SecretView] = {}
         self._owned: defaultdict[Key, set[Location]] = defaultdict(set)
@@ -23,7 +25,7 @@ class JwksIndex:
 
     def concerns(self, view: SecretView) -> bool:
         """Say whether a ConfigMap is, or was, an identity's."""
-        return (view.namespace, view.name) in self._found or bool(_owners(view))
+        return (view.namespace, view.name) in self._found or bool(self._named(view))
 
     def put(self, view: SecretView) -> set[Key]:
         """Take in a ConfigMap; nobody is woken by an old version, or by what is being written just now."""
@@ -31,7 +33,7 @@ class JwksIndex:
         old = self._found.get(location)
         if old is not None and view.resource_version <= old.resource_version:
             return set()
-        woken = self._owners_of(location) | _owners(view)
+        woken = self._owners_of(location) | self._named(view)
         self._found[location] = view
         for key in woken:
             self._owned[key].add(location)
@@ -70,7 +72,7 @@ class JwksIndex:
         """Take note that this ConfigMap was written here."""
         location = (view.namespace, view.name)
         self._remembered[location] = view
-        for key in _owners(view):
+        for key in self._named(view):
             self._owned[key].add(location)
 
     def forget(self, location: Location) -> None:
@@ -89,7 +91,7 @@ class JwksIndex:
 
     def concerned(self, view: SecretView) -> set[Key]:
         """Return the owners."""
-        return _owners(view)
+        return self._named(view)
 
     def sharing(self, view: SecretView) -> set[Key]:
         """Nobody but its owner waits for what is published."""
@@ -102,7 +104,7 @@ class JwksIndex:
     def _owners_of(self, location: Location) -> set[Key]:
         """Return whose the ConfigMap is, or was before somebody took its labels off."""
         views = (self._found.get(location), self._remembered.get(location))
-        return {key for view in views if view is not None for key in _owners(view)}
+        return {key for view in views if view is not None for key in self._named(view)}
 
     def _disown(self, keys: Collection[Key], location: Location) -> None:
         for key in keys:
@@ -110,8 +112,8 @@ class JwksIndex:
             if not self._owned[key]:
                 del self._owned[key]
 
-
-def _owners(view: SecretView) -> set[Key]:
-    names = {view.labels.get(ownership.IDENTITY_LABEL), view.annotations.get(ownership.ADOPT_ANNOTATION)}
-    names |= {str(owner.get("name")) for owner in view.owners if owner.get("kind") == Kind.SERVICE_IDENTITY}
-    return {identity_key(view.namespace, name) for name in names if name}
+    def _named(self, view: SecretView) -> set[Key]:
+        """Return whose a ConfigMap says it is."""
+        names = {view.labels.get(ownership.IDENTITY_LABEL), view.annotations.get(ownership.ADOPT_ANNOTATION)}
+        names |= {str(owner.get("name")) for owner in view.owners if owner.get("kind") == Kind.SERVICE_IDENTITY}
+        return {self._owner_key(view.namespace, name) for name in names if name}

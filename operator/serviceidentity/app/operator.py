@@ -35,6 +35,7 @@ class Lists:
     secrets: tuple[list[SecretView], int]
     config_maps: tuple[list[SecretView], int]
     connections: tuple[list[dict[str, Any]], int]
+    policies: tuple[list[dict[str, Any]], int]
 
     def version_of(self, name: str) -> int:
         """Return the resource version of the list of that name."""
@@ -45,6 +46,7 @@ class Lists:
             "secrets": self.secrets[1],
             "config_maps": self.config_maps[1],
             "connections": self.connections[1],
+            "policies": self.policies[1],
         }
         return versions[name]
 
@@ -158,6 +160,7 @@ class Operator:
                 lists.version_of,
                 lists.config_maps[0],
                 lists.connections[0],
+                lists.policies[0],
             )
             self.engine.wake(woken)
             self.complete = True

@@ -52,6 +52,8 @@ class Reconciler:
                 self._inventory.drop_identity(key.namespace, key.name, entry.meta.uid)
             elif key.kind is Kind.VAULT_CONNECTION:
                 self._inventory.drop_vault_connection(key.name, entry.meta.uid)
+            elif key.kind is Kind.ACCESS_POLICY:
+                self._inventory.drop_access_policy(key.namespace, key.name, entry.meta.uid)
             else:
                 self._inventory.drop_trust_domain(key.name, entry.meta.uid)
         except Exception:

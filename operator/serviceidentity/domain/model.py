@@ -24,6 +24,8 @@ class Kind(StrEnum):
     SERVICE_IDENTITY = "ServiceIdentity"
     TRUST_DOMAIN = "TrustDomain"
     VAULT_CONNECTION = "VaultConnection"
+    ACCESS_POLICY = "AccessPolicy"
+    POLICY_BUNDLE = "PolicyBundle"  # no kind of the API: what one identity gets of the AccessPolicies
     VAULT_LEASE = "VaultLease"  # not a kind of the API: the record of a lease, which is a Secret of the operator's
     ENCRYPTION_KEYS = "EncryptionKeys"  # no kind of the API: the one Secret with the keys of encrypted values
 
@@ -58,6 +60,16 @@ def vault_connection_key(name: str) -> Key:
 def vault_lease_key(record: str) -> Key:
     """Return the key of a lease, by the name of its record."""
     return Key(Kind.VAULT_LEASE, "", record)
+
+
+def access_policy_key(namespace: str, name: str) -> Key:
+    """Return the key of an AccessPolicy."""
+    return Key(Kind.ACCESS_POLICY, namespace, name)
+
+
+def policy_bundle_key(namespace: str, name: str) -> Key:
+    """Return the key of the bundle of policies that the ServiceIdentity of that name gets."""
+    return Key(Kind.POLICY_BUNDLE, namespace, name)
 
 
 ENCRYPTION_KEYS: Final = Key(Kind.ENCRYPTION_KEYS, "", "encryption-keys")

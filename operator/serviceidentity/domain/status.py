@@ -47,6 +47,7 @@ from serviceidentity.domain.schedule import BACKOFF_LIMIT, backoff, earliest, fo
 Json = dict[str, Any]
 
 CONNECTION_FIELDS: Final = ("version", "sealed", "tokenTTL")
+POLICY_FIELDS: Final = ("services", "selected", "delivered")
 OWNED_FIELDS: Final = (
     "observedGeneration",
     "conditions",
@@ -57,6 +58,7 @@ OWNED_FIELDS: Final = (
     "bundle",
     "jwt",
     *CONNECTION_FIELDS,
+    *POLICY_FIELDS,
     *STATUS_FIELDS,
     ROLLOUT,
 )

@@ -39,6 +39,7 @@ def registry() -> kopf.OperatorRegistry:
     kopf.on.event(GROUP, VERSION, "serviceidentities", registry=handlers)(on_identity)
     kopf.on.event(GROUP, VERSION, "trustdomains", registry=handlers)(on_trust_domain)
     kopf.on.event(GROUP, VERSION, "vaultconnections", registry=handlers)(on_vault_connection)
+    kopf.on.event(GROUP, VERSION, "accesspolicies", registry=handlers)(on_access_policy)
     kopf.on.event("", "v1", "namespaces", registry=handlers)(on_namespace)
     kopf.on.event("", "v1", "secrets", registry=handlers)(on_secret)
     kopf.on.event("", "v1", "configmaps", registry=handlers)(on_config_map)
@@ -110,6 +111,16 @@ async def on_vault_connection(event: Any, memo: Any, **_: Any) -> None:
         operator.engine.wake(inventory.drop_vault_connection(body["metadata"]["name"], body["metadata"]["uid"]))
     else:
         operator.engine.wake(inventory.put_vault_connection(body))
+
+
+async def on_access_policy(event: Any, memo: Any, **_: Any) -> None:
+    operator: Operator = memo
+    inventory, body = operator.engine.inventory, event["object"]
+    if event["type"] == DELETED:
+        meta = body["metadata"]
+        operator.engine.wake(inventory.drop_access_policy(meta["namespace"], meta["name"], meta["uid"]))
+    else:
+        operator.engine.wake(inventory.put_access_policy(body))
 
 
 async def on_namespace(event: Any, memo: Any, **_: Any) -> None:

@@ -108,6 +108,12 @@ def test_example_of_a_policy_is_accepted(api: Api) -> None:
     assert api.show(manifest)["spec"]["policy"] == yaml.safe_load(manifest)["spec"]["policy"]
 
 
+def test_example_of_an_access_policy_is_accepted(api: Api) -> None:
+    manifest = (CRDS.parent / "examples" / "access" / "policy.yaml").read_text().replace("  namespace: shop\n", "")
+
+    assert api.show(manifest)["spec"] == yaml.safe_load(manifest)["spec"]
+
+
 def test_example_of_encrypted_values_is_accepted(api: Api) -> None:
     manifest = (CRDS.parent / "examples" / "encrypted" / "service-identity.yaml").read_text()
     manifest = manifest.replace(", namespace: shop", "")
@@ -447,9 +453,10 @@ def test_kinds_are_found_by_singular_and_short_name(api: Api, existing: Any) -> 
     existing((HERE / "good" / "sid-minimal-hmac.yaml").read_text())
     existing((HERE / "good" / "td-minimal.yaml").read_text())
     existing((HERE / "good" / "vc-minimal.yaml").read_text())
+    existing((HERE / "good" / "ap-minimal.yaml").read_text())
 
     resources = ("sid/order-service", "serviceidentity/order-service", "td/example", "trustdomain/example")
-    for resource in (*resources, "vc/example", "vaultconnection/example"):
+    for resource in (*resources, "vc/example", "vaultconnection/example", "ap/payments", "accesspolicy/payments"):
         api("get", *resource.split("/"))
 
 
@@ -457,9 +464,11 @@ def test_category_lists_all_kinds(api: Api, existing: Any) -> None:
     existing((HERE / "good" / "sid-minimal-hmac.yaml").read_text())
     existing((HERE / "good" / "td-minimal.yaml").read_text())
     existing((HERE / "good" / "vc-minimal.yaml").read_text())
+    existing((HERE / "good" / "ap-minimal.yaml").read_text())
 
     names = api("get", "service-identity", "--output", "name").stdout.split()
 
     assert "serviceidentity.serviceidentity.dev/order-service" in names
     assert "trustdomain.serviceidentity.dev/example" in names
     assert "vaultconnection.serviceidentity.dev/example" in names
+    assert "accesspolicy.serviceidentity.dev/payments" in names

@@ -16,11 +16,13 @@ from serviceidentity.app.keyguard import KeyEncryptionKeys
 from serviceidentity.app.ports import Pki
 from serviceidentity.app.vault.ports import VaultServers
 from serviceidentity.domain import ownership
+from serviceidentity.domain.access.spec import VARIABLES as ACCESS_VARIABLES
 from serviceidentity.domain.material import SecretContent, SecretView
 from serviceidentity.domain.model import Key, Kind
 from serviceidentity.domain.ownership import MANAGED_BY_LABEL, Metadata
 from serviceidentity.domain.vault.spec import ConnectionSpec
 from serviceidentity.errors import AlreadyExistsError, ConflictError, MissingError, PortError
+from tests.unit.access.builders import access_policy_body
 from tests.unit.app.fake_workloads import FakeWorkloads
 from tests.unit.domain.builders import T0, identity_body, trust_domain_body, vault_connection_body
 
@@ -126,6 +128,7 @@ class World:
             keys=keys,
             compile_rule=CelCompiler(),
             compile_template=JinjaTemplates(),
+            compile_access=CelCompiler(ACCESS_VARIABLES),
             pki=pki,
             encryption=encryption,
             vault=vault,
@@ -147,6 +150,7 @@ class World:
             Kind.SERVICE_IDENTITY: inventory.put_identity,
             Kind.TRUST_DOMAIN: inventory.put_trust_domain,
             Kind.VAULT_CONNECTION: inventory.put_vault_connection,
+            Kind.ACCESS_POLICY: inventory.put_access_policy,
         }[key.kind]
 
     def apply(self, spec: dict[str, Any] | None = None, **meta: Any) -> Key:
@@ -176,6 +180,18 @@ class World:
         body["status"] = old.get("status", {})
         self.api.objects[key] = body
         self.engine.wake(self.engine.inventory.put_vault_connection(body))
+        return key
+
+    def access_policy(self, name: str = "payments", **spec: Any) -> Key:
+        body = access_policy_body(name, **spec)
+        key = Key(Kind.ACCESS_POLICY, "shop", name)
+        self.api.version += 1
+        old = self.api.objects.get(key, {})
+        body["metadata"]["resourceVersion"] = str(self.api.version)
+        body["metadata"]["generation"] = old.get("metadata", {}).get("generation", 0) + 1
+        body["status"] = old.get("status", {})
+        self.api.objects[key] = body
+        self.engine.wake(self.engine.inventory.put_access_policy(body))
         return key
 
     def status(self, key: Key) -> dict[str, Any]:

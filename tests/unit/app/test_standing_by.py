@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,8 @@ class Lister:
         if self.asked <= self.failures:
             raise RetryableError("away")
         namespaces = [{"metadata": {"name": "shop", "resourceVersion": "1"}}]
-        return Lists((namespaces, 1), ([identity_body()], 1), ([trust_domain_body()], 1), ([], 1), ([], 1), ([], 1))
+        nothing: Any = ([], 1)
+        return Lists((namespaces, 1), ([identity_body()], 1), ([trust_domain_body()], 1), *[nothing] * 4)
 
 
 async def _nothing() -> None:

@@ -10,7 +10,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serviceidentity.adapters.cel import CelCompiler
 from serviceidentity.domain import authority, parse, plan, status
+from serviceidentity.domain.access.parse import access_policy
+from serviceidentity.domain.access.spec import VARIABLES
+from serviceidentity.domain.access.status import of_invalid_policy, of_policy
 from serviceidentity.domain.credentials import credentials_of
 from serviceidentity.domain.credentials.base import Observed
 from serviceidentity.domain.material import Held
@@ -20,6 +24,7 @@ from serviceidentity.domain.plan import Write
 from serviceidentity.domain.vault.connection_parse import vault_connection
 from serviceidentity.domain.vault.connection_status import Found, of_connection
 from serviceidentity.errors import InvalidSpecError
+from tests.unit.access.builders import access_policy_body
 from tests.unit.domain.builders import (
     HOUR,
     T0,
@@ -48,6 +53,7 @@ def schema_of(plural: str, part: str = "spec") -> dict[str, Any]:
 
 IDENTITY, DOMAIN = schema_of("serviceidentities"), schema_of("trustdomains")
 CONNECTION = schema_of("vaultconnections")
+ACCESS = schema_of("accesspolicies")
 FIELDS = sorted({*IDENTITY["properties"], *IDENTITY["properties"]["certificate"]["properties"], "name", "labels"})
 
 
@@ -68,6 +74,16 @@ def test_any_trust_domain_is_a_spec_or_an_invalid_field(spec):
         parse.trust_domain({**trust_domain_body(), "spec": spec})
     except InvalidSpecError as error:
         assert error.path.startswith("spec")
+
+
+@many
+@given(of_schema(ACCESS) | json_values(sorted(ACCESS["properties"])))
+def test_any_access_policy_is_a_spec_or_an_invalid_field(spec):
+    try:
+        access_policy(access_policy_body() | {"spec": spec}, CelCompiler(VARIABLES))
+    except InvalidSpecError as error:
+        assert error.path.startswith("spec")
+        assert str(error).startswith(f"{error.path}: ")
 
 
 @many
@@ -201,6 +217,7 @@ def test_there_are_defaults_to_compare():
     assert len(blocks(IDENTITY)) > 10
     assert len(blocks(DOMAIN)) > 6
     assert len(blocks(CONNECTION)) > 9
+    assert blocks(ACCESS) == [(("timeZone",), "UTC")]
 
 
 def test_defaults_that_depend_on_the_name_are_said_in_one_place():
@@ -241,6 +258,14 @@ def test_the_status_of_a_connection_has_only_what_its_schema_knows():
     assert {"version", "sealed", "tokenTTL"} <= found.keys()
     assert set(status.CONNECTION_FIELDS) <= found.keys()
     assert unknown(found, schema_of("vaultconnections", "status")) == []
+
+
+def test_the_status_of_an_access_policy_has_only_what_its_schema_knows():
+    meta = parse.meta_of(access_policy_body())
+    found = of_policy(meta, {"a": None, "b": Held("Suspended", "it is suspended")}, ["c"], {}, T0)
+    assert set(status.POLICY_FIELDS) <= found.keys()
+    assert unknown(found, schema_of("accesspolicies", "status")) == []
+    assert unknown(of_invalid_policy(meta, "spec.rules: x", found, T0), schema_of("accesspolicies", "status")) == []
 
 
 def unknown(value: Any, schema: dict[str, Any], path: str = "status") -> list[str]:

@@ -16,6 +16,7 @@ PLURALS: Final[Mapping[Kind, str]] = {
     Kind.SERVICE_IDENTITY: "serviceidentities",
     Kind.TRUST_DOMAIN: "trustdomains",
     Kind.VAULT_CONNECTION: "vaultconnections",
+    Kind.ACCESS_POLICY: "accesspolicies",
 }
 SECRET_SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
@@ -186,7 +187,13 @@ class KubeObjects:
 
     async def list_identities(self, namespaces: tuple[str, ...] | None) -> tuple[list[Json], int]:
         """Return all ServiceIdentities in the given namespaces, or everywhere."""
-        kind = Kind.SERVICE_IDENTITY
+        return await self._list(Kind.SERVICE_IDENTITY, namespaces)
+
+    async def list_access_policies(self, namespaces: tuple[str, ...] | None) -> tuple[list[Json], int]:
+        """Return all AccessPolicies in the given namespaces, or everywhere."""
+        return await self._list(Kind.ACCESS_POLICY, namespaces)
+
+    async def _list(self, kind: Kind, namespaces: tuple[str, ...] | None) -> tuple[list[Json], int]:
         paths = [collection(kind, "")] if namespaces is None else [collection(kind, item) for item in namespaces]
         return await _list_paths(self._client, paths, None)
 

@@ -246,8 +246,11 @@ class TokenKeeper(Reconciler):
         return domain.jwt.asked_for or self._somebody_asks(domain)
 
     def _somebody_asks(self, domain: TrustDomain) -> bool:
-        entries = (self._inventory.identities[key] for key in self._inventory.identities_of(domain.meta.name))
-        specs = (entry.spec for entry in entries if not entry.meta.deleting)
+        keys = self._inventory.identities_of(domain.meta.name)
+        entries = [entry for key in keys if not (entry := self._inventory.identities[key]).meta.deleting]
+        if any(self._inventory.policies.selecting(entry.meta) for entry in entries):
+            return True  # they are signed with the same key
+        specs = (entry.spec for entry in entries)
         valid = (spec for spec in specs if not isinstance(spec, InvalidSpecError))
         return any(spec.jwt is not None and spec.jwt.tokens and not spec.suspend for spec in valid)
 
@@ -257,7 +260,9 @@ class TokenKeeper(Reconciler):
         if essence == self._told.get(domain.key):
             return
         self._told[domain.key] = essence
-        for key in self._inventory.identities_of(domain.meta.name):
+        identities = self._inventory.identities_of(domain.meta.name)
+        self._wake(self._inventory.policies.bundles_of(identities))
+        for key in identities:
             spec = self._inventory.identities[key].spec
             if not isinstance(spec, InvalidSpecError) and spec.jwt is not None and spec.jwt.tokens:
                 self._wake([key])

@@ -23,6 +23,7 @@ Jwk = ECKey | OKPKey | RSAKey
 LEAST_RSA_BITS: Final = 2048  # RFC 7518 3.3 and 3.5
 MOST_RSA_BITS: Final = 8192  # verifying with more takes so long that it is an attack
 LONGEST_TOKEN: Final = 64 * 1024  # in characters: more is not even looked at
+LONGEST_DOCUMENT: Final = 768 * 1024  # the same for what is signed and no token, such as rules
 LONGEST_HEADER: Final = 8 * 1024
 
 
@@ -88,7 +89,7 @@ class _Registry(jws.JWSRegistry):
     """
 
     max_header_length = LONGEST_TOKEN
-    max_payload_length = LONGEST_TOKEN
+    max_payload_length = LONGEST_DOCUMENT
     max_signature_length = LONGEST_TOKEN
 
     def __init__(self, algorithm: str) -> None:
@@ -170,16 +171,27 @@ def read_set(text: bytes) -> list[Any]:
     return found
 
 
-def sign(payload: Json, key: Jwk, algorithm: Algorithm, key_id: str) -> str:
-    """Sign claims; return the compact token (RFC 7519) with typ, alg and kid in its header."""
-    header = {"alg": algorithm.value, "kid": key_id, "typ": "JWT"}
+def sign(payload: Json, key: Jwk, algorithm: Algorithm, key_id: str, type_: str = "JWT") -> str:
+    """Sign claims; return the compact token (RFC 7519) with typ, alg and kid in its header.
+
+    With another `type_` than a token's it is none, and is refused as one (RFC 8725 3.11).
+    """
+    header = {"alg": algorithm.value, "kid": key_id, "typ": type_}
     text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     return jws.serialize_compact(header, text, key, registry=_Registry(algorithm.value))
 
 
-def header_of(token: str) -> dict[str, Any]:
+def verify_document(text: str, key: Jwk, algorithm: Algorithm, type_: str) -> dict[str, Any]:
+    """Verify something signed that is no token, by its `typ`; return the JSON object. Raises SignatureError."""
+    header = header_of(text, LONGEST_DOCUMENT)
+    if header.get("typ") != type_ or algorithm_named(header["alg"]) is not algorithm:
+        raise SignatureError("it is not of the type or the algorithm that is expected")
+    return _claims(_verified(text, key, header["alg"]))
+
+
+def header_of(token: str, longest: int = LONGEST_TOKEN) -> dict[str, Any]:
     """Return a token's header, of which nothing is verified. Raises SignatureError when it is no compact JWS."""
-    header, _, _ = _parts(token)
+    header, _, _ = _parts(token, longest)
     return _header(header)
 
 
@@ -218,15 +230,19 @@ def verify_signature(token: str, key: Jwk, algorithm: Algorithm) -> bytes:
     name = header_of(token)["alg"]
     if algorithm_named(name) is not algorithm:
         raise SignatureError("the token's algorithm is not the key's")
+    return _verified(token, key, name)
+
+
+def _verified(token: str, key: Jwk, name: str) -> bytes:
     try:
         return jws.deserialize_compact(token.encode(), key, registry=_Registry(name)).payload
     except (JoseError, ValueError, TypeError):
         raise SignatureError("the signature does not verify") from None
 
 
-def _parts(token: str) -> tuple[bytes, bytes, bytes]:
+def _parts(token: str, longest: int = LONGEST_TOKEN) -> tuple[bytes, bytes, bytes]:
     """Return header, payload and signature of RFC 7515 7.1, each decoded."""
-    if len(token) > LONGEST_TOKEN:
+    if len(token) > longest:
         raise SignatureError("the token is too long")
     parts = token.split(".")
     if len(parts) != 3 or len(parts[0]) > LONGEST_HEADER:  # noqa: PLR2004  # as the RFC says

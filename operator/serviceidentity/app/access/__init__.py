@@ -1,0 +1,1 @@
+"""AccessPolicies: known, joined for each service, signed, delivered, and reported."""
