@@ -29,10 +29,14 @@ def jwks(world):
     return read_jwks(base64.b64decode(found.data["default.json"]))
 
 
+def signer(world, at=MAP):
+    return jose.header_of(jws(world, at), jose.LONGEST_DOCUMENT)["kid"]
+
+
 def bundle(world, at=MAP):
     """Return the bundle as a service reads it: with nothing but the published keys."""
     text = jws(world, at)
-    key = next(key for key in jwks(world).keys if key.key_id == jose.header_of(text)["kid"])
+    key = next(key for key in jwks(world).keys if key.key_id == signer(world, at))
     return jose.verify_document(text, key.key, key.algorithm, "serviceidentity-policy+jws")
 
 
@@ -227,9 +231,9 @@ async def ask(world, annotation):
 @scenario
 async def test_a_revoked_key_is_replaced_at_once(world):
     await delivered(world)
-    before = jose.header_of(jws(world))["kid"]
+    before = signer(world)
     await ask(world, "revoke-jwt")
-    after = jose.header_of(jws(world))["kid"]
+    after = signer(world)
     assert after != before
     assert names(world) == ["payments"]
     assert [key.key_id for key in jwks(world).keys] == [after]
@@ -238,12 +242,12 @@ async def test_a_revoked_key_is_replaced_at_once(world):
 @scenario
 async def test_a_key_that_retires_does_not_sign_any_more_when_the_next_is_known(world):
     await delivered(world)
-    before = jose.header_of(jws(world))["kid"]
+    before = signer(world)
     key = await ask(world, "rotate-jwt")
-    assert jose.header_of(jws(world))["kid"] == before
+    assert signer(world) == before
     world.now = world.engine.queue._deadlines[key]
     await world.settle()
-    assert jose.header_of(jws(world))["kid"] != before
+    assert signer(world) != before
     assert len(jwks(world).keys) == 2, "the former one verifies what has not reached everybody yet"
     assert names(world) == ["payments"]
     assert await passes_when_left_alone(world) == 0
@@ -302,6 +306,14 @@ async def test_what_is_too_large_is_told(world):
     key = await delivered(world, rules=large)
     assert condition(world, key) == ("False", "BundleTooLarge")
     assert MAP not in world.maps.stored
+
+
+@scenario
+async def test_what_is_just_small_enough_is_delivered(world):
+    key = await delivered(world, rules=[RULE | {"name": f"r{i}", "reason": "x" * 5_900} for i in range(64)])
+    assert condition(world, key) == ("True", "Delivered")
+    assert len(bundle(world)["policies"][0]["rules"]) == 64
+    assert await passes_when_left_alone(world) == 0
 
 
 @scenario

@@ -76,7 +76,8 @@ class BundleReconciler(Reconciler):
         before, held = self._outcomes.get(key), found.held
         told = (before.held.reason, before.held.message) if before and before.held else None
         if held is not None and told != (held.reason, held.message):
-            logger.warning("%s: %s: %s", key, held.reason, held.message)
+            level = logging.INFO if held == NOT_MADE else logging.WARNING  # that is over in a moment
+            logger.log(level, "%s: %s: %s", key, held.reason, held.message)
         self._outcomes[key] = found
 
     async def _deliver_to(

@@ -22,6 +22,7 @@ from serviceidentity_sdk.jwt.errors import Refusal, TokenError
 Jwk = ECKey | OKPKey | RSAKey
 
 LONGEST_TOKEN: Final = 16 * 1024  # characters: more than a server takes in one header is not even looked at
+LONGEST_DOCUMENT: Final = 768 * 1024  # characters of what is signed and no token, such as rules
 MOST_KEYS: Final = 100  # in one set
 _LEAST_RSA_BITS: Final = 2048  # RFC 7518 3.3
 _LEAST_RSA_DIGITS: Final = 342  # of base64url
@@ -57,6 +58,7 @@ class _Pinned(JWSRegistry):
     """One algorithm; headers that we do not know are ignored, as RFC 7515 4 has it, unless `crit` lists them."""
 
     max_header_length = LONGEST_TOKEN
+    max_payload_length = LONGEST_DOCUMENT
 
     def __init__(self, algorithm: Algorithm) -> None:
         super().__init__(algorithms=[algorithm.value], strict_check_header=False)
@@ -68,6 +70,13 @@ class _Pinned(JWSRegistry):
         return self.algorithms[name]  # the library warns at EdDSA that RFC 9864 has a new name for it
 
 
+class _Unverified(JWSRegistry):
+    """For looking at a header only."""
+
+    max_payload_length = LONGEST_DOCUMENT
+
+
+_UNVERIFIED: Final = _Unverified(strict_check_header=False)
 _REGISTRIES: Final = {algorithm: _Pinned(algorithm) for algorithm in Algorithm}
 
 
@@ -169,12 +178,12 @@ def _read(jwk: Mapping[str, Any]) -> Key:
     return Key(key_id, algorithm, found, thumbprint)
 
 
-def header_of(token: str) -> Header:
+def header_of(token: str, longest: int = LONGEST_TOKEN) -> Header:
     """Read a token's header, of which nothing is verified yet. Raises TokenError when it is no compact JWS."""
-    if len(token) > LONGEST_TOKEN or not _COMPACT.fullmatch(token):
+    if len(token) > longest or not _COMPACT.fullmatch(token):
         raise TokenError(Refusal.INVALID, "no signed token in compact form")
     try:
-        header = jws.extract_compact(token.encode()).protected
+        header = jws.extract_compact(token.encode(), registry=_UNVERIFIED).protected
     except (JoseError, ValueError, TypeError, RecursionError):
         raise TokenError(Refusal.INVALID, "no signed token in compact form") from None
     algorithm, key_id, type_ = header.get("alg"), header.get("kid"), header.get("typ")
@@ -192,6 +201,18 @@ def payload_of(token: str, key: Key) -> bytes | None:
     except (JoseError, ValueError, TypeError):
         return None
     return bytes(found.payload)
+
+
+def document_of(text: str, keys: KeySet, type_: str) -> bytes | None:
+    """Return what a signed document of this `typ`, which is no token, says; None if none of the keys signed it."""
+    try:
+        header = header_of(text, LONGEST_DOCUMENT)
+    except TokenError:
+        return None
+    if header.type != type_:
+        return None
+    found = (payload_of(text, key) for key in keys.candidates(header))
+    return next((payload for payload in found if payload is not None), None)
 
 
 def sign(claims: Mapping[str, Any], key: Key, type_: str = "JWT") -> str:
