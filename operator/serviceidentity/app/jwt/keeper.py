@@ -248,7 +248,8 @@ class TokenKeeper(Reconciler):
     def _somebody_asks(self, domain: TrustDomain) -> bool:
         keys = self._inventory.identities_of(domain.meta.name)
         entries = [entry for key in keys if not (entry := self._inventory.identities[key]).meta.deleting]
-        if any(self._inventory.policies.selecting(entry.meta) for entry in entries):
+        policies = self._inventory.policies
+        if policies.entries and any(policies.selecting(entry.meta) for entry in entries):
             return True  # they are signed with the same key
         specs = (entry.spec for entry in entries)
         valid = (spec for spec in specs if not isinstance(spec, InvalidSpecError))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -212,3 +213,18 @@ def test_starlette_with_facts_of_the_request_and_with_what_was_loaded():
     assert client.get("/listed?owner=alice", headers={"X-User": "bob"}).status_code == 403
     assert client.get("/loaded", headers={"X-User": "alice"}).text == "loaded"
     assert client.get("/loaded", headers={"X-User": "bob"}).json()["reason"] == "No matching policy"
+
+
+def test_the_documented_lines(mounted):
+    directories, write = mounted
+    write(signed(KEY, bundle(OWNER, service="shop/order-service")))
+    page = (Path(__file__).parents[4] / "docs/sdk/policy.md").read_text()
+    lines = re.search("```python\n(.*?)```", page, re.DOTALL)[1]
+    for directory, name in zip(directories, ("policy", "trust"), strict=True):
+        lines = lines.replace(f"/identity/{name}", directory.path)
+    namespace = {}
+    exec(lines, namespace)  # as it is written
+    namespace["watch"].stop()
+    client = TestClient(known(namespace["app"]))
+    assert client.get("/orders/alice", headers={"X-User": "alice"}).json() == "alice"
+    assert client.get("/orders/alice", headers={"X-User": "bob"}).status_code == 403
