@@ -11,6 +11,9 @@ from serviceidentity.domain.jwt import jose
 from serviceidentity.domain.jwt.verification import read_jwks, verify_token
 from serviceidentity.domain.model import policy_bundle_key
 from serviceidentity.errors import RejectedError, RetryableError
+from serviceidentity_sdk.jwt.jose import read_key_set
+from serviceidentity_sdk.policy.bundle import read_bundle
+from serviceidentity_sdk.principal import Kind, Principal
 from tests.unit.access.builders import access_policy_body
 from tests.unit.app.scenarios import passes_when_left_alone, restarted, scenario
 
@@ -82,6 +85,18 @@ async def test_a_service_gets_what_it_can_verify_with_its_trust_domains_keys(wor
     assert condition(world, key, "Compiled") == ("True", "Compiled")
     assert world.status(key)["services"] == ["order-service"]
     assert (world.status(key)["selected"], world.status(key)["delivered"]) == (1, 1)
+
+
+@scenario
+async def test_the_sdk_reads_it_and_decides(world):
+    await delivered(world, timeZone="Europe/Berlin")
+    published = base64.b64decode(world.maps.stored["system", "serviceidentity-jwks"].data["default.json"])
+    policies = read_bundle(jws(world), read_key_set(published), "shop/order-service")
+    admin, guest = (Principal(Kind.TOKEN, "alice", roles=frozenset({role})) for role in ("admin", "guest"))
+    assert policies.decide(admin, "orders:read", now=world.now).allowed
+    assert policies.decide(guest, "orders:read", now=world.now).reason == "No matching policy"
+    with pytest.raises(ValueError, match="another service"):
+        read_bundle(jws(world), read_key_set(published), "shop/other")
 
 
 @scenario
@@ -237,6 +252,17 @@ async def test_a_revoked_key_is_replaced_at_once(world):
     assert after != before
     assert names(world) == ["payments"]
     assert [key.key_id for key in jwks(world).keys] == [after]
+
+
+@scenario
+async def test_a_broken_policy_outlives_the_revocation_of_the_key_that_signed_it(world):
+    await delivered(world)
+    before = signer(world)
+    world.access_policy(rules=BROKEN)
+    await world.settle()
+    await ask(world, "revoke-jwt")
+    assert signer(world) != before
+    assert names(world) == ["payments"]
 
 
 @scenario

@@ -47,6 +47,7 @@ class BundleReconciler(Reconciler):
         self._wake_later = wake_later
         self._maps = Writer(config_maps, self._inventory.policies.bundles, self._wake)
         self._outcomes: dict[Key, Outcome] = {}
+        self._good: dict[Key, Mapping[str, Any]] = {}  # the bundles that were written or verified last
 
     def outcome(self, bundle: Key, policy: Meta) -> Outcome | None:
         """Return what became of a bundle; None while it was not looked at since the policy became what it is now."""
@@ -58,6 +59,7 @@ class BundleReconciler(Reconciler):
         entry = self._inventory.identities.get(identity_of(key))
         if entry is None or entry.meta.deleting:
             self._outcomes.pop(key, None)
+            self._good.pop(key, None)
             return None
         policies = self._inventory.policies.selecting(entry.meta)
         try:
@@ -98,7 +100,7 @@ class BundleReconciler(Reconciler):
     async def _deliver(self, key: Key, identity: Identity, policies: list[AccessPolicy]) -> Held | None:
         maps, meta = self._inventory.policies.bundles, identity.meta
         name = delivery.config_map_name(meta.name)
-        found, good = maps.of(key, meta).get(name), maps.good((meta.namespace, name))
+        found, good = maps.of(key, meta).get(name), self._good.get(key)
         invalid = self._inventory.policies.invalid(meta.namespace)
         if not policies and (not invalid or (found is None and good is None)):
             await self._remove(key, found)
@@ -109,7 +111,7 @@ class BundleReconciler(Reconciler):
                 self._wake_later(trust_domain_key(identity.trust_domain))
             return issuer
         stored = delivery.read(found, issuer.ring)
-        last = stored or delivery.read(good, issuer.ring)
+        last = stored[0] if stored is not None else good
         if last is None and found is not None and invalid:
             names = ", ".join(sorted(invalid))
             return Held(UNVERIFIABLE, f"the bundle in use can't be verified, and {names} can't be compiled")
@@ -123,6 +125,7 @@ class BundleReconciler(Reconciler):
             return Held("BundleTooLarge", str(error))
         if found is None or stored != (bundle, issuer.ring.active.key_id) or not delivery.is_labelled(identity, found):
             await self._store(key, identity, delivery.signed(bundle, issuer.ring))
+        self._good[key] = bundle
         return None
 
     async def _store(self, key: Key, identity: Identity, content: SecretContent) -> None:
@@ -132,14 +135,15 @@ class BundleReconciler(Reconciler):
         logger.info("%s: wrote ConfigMap %s", key, location[1])
 
     async def _remove(self, key: Key, found: SecretView | None) -> None:
+        self._good.pop(key, None)
         if found is not None:
             await self._maps.remove(found)
             logger.info("%s: no policy selects it any more: removed ConfigMap %s", key, found.name)
 
 
-def _carried(last: tuple[Mapping[str, Any], str] | None, invalid: frozenset[str]) -> list[Mapping[str, Any]]:
+def _carried(last: Mapping[str, Any] | None, invalid: frozenset[str]) -> list[Mapping[str, Any]]:
     """Return what stays of policies that can't be compiled now: as they were when they could be."""
-    return [part for part in last[0]["policies"] if part["name"] in invalid] if last is not None else []
+    return [part for part in last["policies"] if part["name"] in invalid] if last is not None else []
 
 
 def _version(policy: Meta) -> tuple[str, int]:

@@ -38,10 +38,6 @@ class BundleMaps(JwksIndex):
         """Say whether there is, or is to be, a ConfigMap with this bundle."""
         return bundle in self._owned
 
-    def good(self, location: tuple[str, str]) -> SecretView | None:
-        """Return what was written there last, if this process did."""
-        return self._remembered.get(location)
-
     def owners_in(self, namespace: str) -> set[Key]:
         """Return the keys of the bundles that there are in a namespace."""
         return {key for key in self._owned if key.namespace == namespace}
