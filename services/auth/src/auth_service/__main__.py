@@ -17,7 +17,7 @@ from auth_service.errors import AuthError, RejectedError, UnavailableError
 from auth_service.http.api import OPEN
 from auth_service.settings import read_settings
 from auth_service.wiring import application
-from serviceidentity_sdk.config import read_secret
+from serviceidentity_sdk.config import SecretsError, load_secrets, read_secret
 from serviceidentity_sdk.credentials import CredentialError
 from serviceidentity_sdk.mtls import ClientCertificate, MutualTLS, MutualTLSMiddleware, Peers
 from serviceidentity_sdk.mtls.server import run
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        chosen.command(chosen, os.environ)
-    except (AuthError, CredentialError) as error:
+        chosen.command(chosen, load_secrets(os.environ))
+    except (AuthError, CredentialError, SecretsError) as error:
         print(f"auth-service: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0

@@ -56,6 +56,12 @@ def test_a_password_that_is_no_text(client):
     assert found.status_code == 400
 
 
+def test_a_number_is_no_answer_to_yes_or_no(client):
+    token = client.login().json()["access_token"]
+    assert client.logout(token, all=1).status_code == 400
+    assert client.me(token).status_code == 200
+
+
 def test_a_large_body_is_refused_before_it_is_read(client):
     found = client.post("/login", {"username": "a", "password": "x" * 20_000})
     assert (found.status_code, found.json()) == (413, {"error": "Request body too large"})

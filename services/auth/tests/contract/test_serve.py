@@ -83,7 +83,9 @@ def test_it_serves_with_the_mounted_certificate_and_ends_when_told(env, pki, tmp
 
 
 def test_with_callers_only_they_may_and_probes(env, pki, tmp_path):
-    env |= {"AUTH_CALLERS": spiffe_id("gateway")}
+    address = tmp_path / "redis"  # an address with a password in it comes as a file
+    address.write_text(env.pop("AUTH_REDIS"))
+    env |= {"AUTH_CALLERS": spiffe_id("gateway"), "AUTH_REDIS_FILE": str(address)}
     with serve(env, tmp_path) as (url, _child), client(pki, tmp_path) as nobody:
         eventually(lambda: answers(nobody, url), 30)
         assert nobody.post(f"{url}/login", json=BODY).status_code == 401

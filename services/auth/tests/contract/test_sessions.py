@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
+import redis
 
 from auth_service.domain import refresh
 from auth_service.domain.passwords import Cost
@@ -169,6 +170,13 @@ def test_logging_out_everywhere_ends_all_of_the_account(bed, client, tokens):
         assert answer(client.me(one["access_token"])) == (401, {"error": "Token revoked"})
         assert answer(client.refresh(one["refresh_token"])) == REFUSED
     assert client.me(others["access_token"]).status_code == 200
+
+
+def test_a_session_is_on_the_list_until_its_last_token_has_expired(client, tokens, redis_server):
+    client.logout(tokens["access_token"])
+    with redis.Redis(unix_socket_path=redis_server.path) as found:
+        left = found.pttl(f"serviceidentity:revoked:sid:{claims(tokens['access_token'])['sid']}")
+    assert 15 * 60_000 < left <= 16 * 60_000
 
 
 def test_while_redis_is_away_nobody_gets_in_unchecked(client, tokens, redis_server):
