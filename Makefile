@@ -21,10 +21,10 @@ test: $(VENV)/ready ## run all tests, against a real control plane
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 unit: $(VENV)/ready ## run the tests that need no services
-	$(BIN)/pytest tests/unit sdk/python/tests
+	$(BIN)/pytest tests/unit sdk/python/tests services/auth/tests/unit
 
 contract: $(VENV)/ready ## check each adapter against the real server
-	$(BIN)/pytest tests/contract
+	$(BIN)/pytest tests/contract services/auth/tests/contract
 
 e2e: $(VENV)/ready ## drive the operator as a user does
 	$(BIN)/pytest tests/e2e
@@ -67,7 +67,7 @@ clean: ## remove everything that was installed or built here
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # The virtual environment, made anew when the lock file changes. Go and Node are installed only where there is none.
-$(VENV)/ready: requirements/dev.txt requirements/go.txt requirements/node.txt pyproject.toml sdk/python/pyproject.toml
+$(VENV)/ready: requirements/dev.txt requirements/go.txt requirements/node.txt pyproject.toml sdk/python/pyproject.toml services/auth/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
 	@echo "installing the locked dependencies into $(VENV) ..." >&2
 	@$(PYTHON) -m venv $(VENV)
@@ -76,5 +76,6 @@ $(VENV)/ready: requirements/dev.txt requirements/go.txt requirements/node.txt py
 		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/go.txt; }
 	@command -v npm >/dev/null || { echo "installing Node into $(VENV) ..." >&2; \
 		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/node.txt; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable sdk/python
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable sdk/python \
+		--editable services/auth
 	@touch $@

@@ -128,6 +128,12 @@ def test_example_of_a_signing_key_is_accepted(api: Api) -> None:
     assert (shown["maxTokenTTL"], shown["algorithm"]) == ("15m", "ES256")
 
 
+def test_manifests_of_auth_service_are_accepted(api: Api) -> None:
+    for file in sorted((CRDS.parent / "services" / "auth" / "deploy").glob("*.yaml")):
+        if file.name != "kustomization.yaml":
+            api.apply(file.read_text().replace("namespace: shop", f"namespace: {NAMESPACE}"), "--dry-run=server")
+
+
 def test_defaults_of_an_identity(api: Api) -> None:
     stored = api.show((HERE / "good" / "sid-minimal-certificate.yaml").read_text())
 

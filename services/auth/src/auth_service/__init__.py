@@ -1,0 +1,1 @@
+"""Logs users in: passwords in, short-lived signed tokens out."""

@@ -1,0 +1,129 @@
+"""The command line: serve, migrate, add-role, add-user."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import psycopg
+import uvicorn
+
+from auth_service.adapters import accounts, migrations
+from auth_service.domain.accounts import check_new, normalised
+from auth_service.domain.passwords import Passwords
+from auth_service.errors import AuthError, RejectedError, UnavailableError
+from auth_service.http.api import OPEN
+from auth_service.settings import read_settings
+from auth_service.wiring import application
+from serviceidentity_sdk.config import SecretsError, load_secrets, read_secret
+from serviceidentity_sdk.credentials import CredentialError
+from serviceidentity_sdk.mtls import ClientCertificate, MutualTLS, MutualTLSMiddleware, Peers
+from serviceidentity_sdk.mtls.server import run
+
+_LAST_WORDS: Final = 10  # seconds for requests under way, and for clients that keep a connection open
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    chosen = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        chosen.command(chosen, load_secrets(os.environ))
+    except (AuthError, CredentialError, SecretsError) as error:
+        print(f"auth-service: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="auth-service", description="Settings are environment variables AUTH_*.")
+    commands = parser.add_subparsers(required=True)
+    serve = commands.add_parser("serve", help="serve HTTPS, with the mounted certificate")
+    serve.add_argument("--host", default="0.0.0.0")  # noqa: S104  # a Pod has its own
+    serve.add_argument("--port", type=int, default=8443)
+    serve.add_argument("--plain", action="store_true", help="HTTP, behind a proxy on the same machine")
+    serve.set_defaults(command=_serve)
+    commands.add_parser("migrate", help="bring the database up to date, as its owner").set_defaults(command=_migrate)
+    role = commands.add_parser("add-role", help="store a role with its permissions, as the owner of the database")
+    role.add_argument("name")
+    role.add_argument("permissions", nargs="*")
+    role.set_defaults(command=_add_role)
+    user = commands.add_parser("add-user", help="store a user whose password is read from standard input, as the owner")
+    user.add_argument("name")
+    user.add_argument("--role", action="append", default=[])
+    user.set_defaults(command=_add_user)
+    return parser
+
+
+def _serve(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
+    settings = read_settings(env)
+    app: Any = application(settings)
+    options: dict[str, Any] = {"server_header": False, "proxy_headers": False, "access_log": False}
+    options["timeout_graceful_shutdown"] = _LAST_WORDS
+    if chosen.plain:
+        uvicorn.run(app, host="127.0.0.1", port=chosen.port, **options)
+        return
+    if settings.tls is None:
+        raise RejectedError("missing: AUTH_TLS, where the certificate is mounted")
+    tls = MutualTLS(settings.tls, settings.trust)
+    if settings.callers:
+        allowed = Peers(spiffe_ids=settings.callers)
+        app = MutualTLSMiddleware(app, tls=tls, allowed=allowed, exempt=OPEN)
+    run(
+        app,
+        tls,
+        host=chosen.host,
+        port=chosen.port,
+        client_certificate=ClientCertificate.OPTIONAL,
+        **options,
+    )
+
+
+def _migrate(_chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
+    for name in migrations.migrate(*_address(env), **_owner(env)):
+        print(name)  # noqa: T201
+
+
+def _add_role(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
+    with _connected(env) as connection:
+        accounts.add_role(connection, chosen.name, chosen.permissions)
+
+
+def _add_user(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
+    password = sys.stdin.readline().rstrip("\r\n")
+    check_new(chosen.name, password)
+    with _connected(env) as connection:
+        found = accounts.add_user(connection, normalised(chosen.name), Passwords().hash(password), chosen.role)
+    print(found)  # noqa: T201
+
+
+def _connected(env: Mapping[str, str]) -> "psycopg.Connection[tuple[Any, ...]]":
+    """Return a connection as the owner. Raises UnavailableError."""
+    try:
+        connection = psycopg.connect(*_address(env), options=f"-c search_path={migrations.SCHEMA}", **_owner(env))
+    except psycopg.Error as error:
+        raise UnavailableError(f"the database does not let the owner in: {type(error).__name__}") from None
+    return connection
+
+
+def _address(env: Mapping[str, str]) -> tuple[str]:
+    if not env.get("AUTH_DATABASE"):
+        raise RejectedError("missing: AUTH_DATABASE")
+    return (env["AUTH_DATABASE"],)
+
+
+def _owner(env: Mapping[str, str]) -> dict[str, Any]:
+    """Return the owner's login, of the directory AUTH_DATABASE_OWNER."""
+    if not env.get("AUTH_DATABASE_OWNER"):
+        raise RejectedError("missing: AUTH_DATABASE_OWNER, a directory with username and password")
+    values = read_secret(env["AUTH_DATABASE_OWNER"])
+    try:
+        return {"user": values["username"].decode(), "password": values["password"].decode(), "connect_timeout": 10}
+    except (KeyError, UnicodeDecodeError):
+        raise RejectedError("AUTH_DATABASE_OWNER has no username and password") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What holds without any server: passwords, refresh tokens, accounts."""

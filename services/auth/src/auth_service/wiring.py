@@ -1,0 +1,96 @@
+"""Puts the parts together."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Final
+
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from auth_service.adapters.accounts import PostgresAccounts
+from auth_service.adapters.database import Database, watch_login
+from auth_service.adapters.revocations import SharedRevocations
+from auth_service.adapters.signing import PublishedKeys, SigningKey, watch_signing
+from auth_service.app.sessions import ACCESS_LIFETIME, Sessions
+from auth_service.domain.passwords import OWASP, Cost, Passwords
+from auth_service.errors import UnavailableError
+from auth_service.http.api import Parts, create_app
+from auth_service.http.metrics import Metrics
+from auth_service.settings import Settings
+from serviceidentity_sdk.asgi import Application
+from serviceidentity_sdk.hardening.redis import RedisCounts
+from serviceidentity_sdk.jwt import TokenSigner, TokenVerifier
+from serviceidentity_sdk.jwt.jose import Algorithm
+from serviceidentity_sdk.jwt.revocations_redis import RedisRevocations
+
+_LOG: Final = logging.getLogger("auth_service")
+_PRUNE_EVERY: Final = 3600.0  # seconds
+
+
+def now() -> datetime:
+    """Return the time in whole seconds and fractions, UTC."""
+    return datetime.now(UTC)
+
+
+def application(settings: Settings, *, cost: Cost = OWASP, interval: float = 2.0) -> Application:
+    """Return the whole service; its lifespan opens and closes connections. Raises CredentialError.
+
+    `interval` is how often mounted files are looked at, in seconds.
+    """
+    login, signing = watch_login(settings.login, interval), watch_signing(settings.jwt, interval)
+    redis = Redis.from_url(settings.redis)
+    database, revocations = Database(settings.database, login), RedisRevocations(redis)
+    accounts = PostgresAccounts(database)
+    key, issuer, audience = SigningKey(signing), settings.issuer, settings.audience
+    signer = TokenSigner(key, issuer=issuer, audience=audience, lifetime=ACCESS_LIFETIME, longest=ACCESS_LIFETIME)
+    verifier = TokenVerifier(
+        PublishedKeys(signing),
+        issuer=issuer,
+        audience=audience,
+        algorithms=tuple(Algorithm),
+        revocations=revocations,
+    )
+    metrics = Metrics()
+    metrics.follow("database", login)
+    metrics.follow("signing", signing)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(redis.aclose)
+            for one in (login, signing, database):
+                await stack.enter_async_context(one)
+            task = asyncio.create_task(_prune(accounts))
+            try:
+                yield
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    return create_app(
+        Parts(
+            sessions=Sessions(accounts, SharedRevocations(revocations), signer, Passwords(cost), now),
+            verifier=verifier,
+            counts=RedisCounts(redis),
+            jwks=lambda: signing.current.jwks,
+            ready=database.ready,
+            metrics=metrics,
+            lifespan=lifespan,
+            origins=settings.origins,
+            trusted_hops=settings.trusted_hops,
+        )
+    )
+
+
+async def _prune(accounts: PostgresAccounts) -> None:
+    """Forget sessions that are over, now and then; several replicas do it without harm."""
+    while True:
+        await asyncio.sleep(_PRUNE_EVERY)
+        try:
+            _LOG.info("%d sessions are over and forgotten", await accounts.prune(now()))
+        except UnavailableError:
+            _LOG.warning("sessions that are over were not forgotten: the database is away")
