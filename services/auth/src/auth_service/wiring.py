@@ -28,6 +28,7 @@ from serviceidentity_sdk.jwt.revocations_redis import RedisRevocations
 
 _LOG: Final = logging.getLogger("auth_service")
 _PRUNE_EVERY: Final = 3600.0  # seconds
+_REDIS_TIMEOUT: Final = 2.0  # seconds: without its limit a login is refused, so a slow answer is better than none
 
 
 def now() -> datetime:
@@ -35,10 +36,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def application(settings: Settings, *, cost: Cost = OWASP, interval: float = 2.0) -> Application:
+def application(
+    settings: Settings, *, cost: Cost = OWASP, interval: float = 2.0, prune_every: float = _PRUNE_EVERY
+) -> Application:
     """Return the whole service; its lifespan opens and closes connections. Raises CredentialError.
 
-    `interval` is how often mounted files are looked at, in seconds.
+    In seconds, `interval` is how often mounted files are looked at, `prune_every` how often old sessions are forgotten.
     """
     login, signing = watch_login(settings.login, interval), watch_signing(settings.jwt, interval)
     redis = Redis.from_url(settings.redis)
@@ -63,7 +66,7 @@ def application(settings: Settings, *, cost: Cost = OWASP, interval: float = 2.0
             stack.push_async_callback(redis.aclose)
             for one in (login, signing, database):
                 await stack.enter_async_context(one)
-            task = asyncio.create_task(_prune(accounts))
+            task = asyncio.create_task(_prune(accounts, prune_every))
             try:
                 yield
             finally:
@@ -75,7 +78,7 @@ def application(settings: Settings, *, cost: Cost = OWASP, interval: float = 2.0
         Parts(
             sessions=Sessions(accounts, SharedRevocations(revocations), signer, Passwords(cost), now),
             verifier=verifier,
-            counts=RedisCounts(redis),
+            counts=RedisCounts(redis, timeout=_REDIS_TIMEOUT),
             jwks=lambda: signing.current.jwks,
             ready=database.ready,
             metrics=metrics,
@@ -86,10 +89,10 @@ def application(settings: Settings, *, cost: Cost = OWASP, interval: float = 2.0
     )
 
 
-async def _prune(accounts: PostgresAccounts) -> None:
+async def _prune(accounts: PostgresAccounts, every: float) -> None:
     """Forget sessions that are over, now and then; several replicas do it without harm."""
     while True:
-        await asyncio.sleep(_PRUNE_EVERY)
+        await asyncio.sleep(every)
         try:
             _LOG.info("%d sessions are over and forgotten", await accounts.prune(now()))
         except UnavailableError:

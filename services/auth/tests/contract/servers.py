@@ -111,7 +111,7 @@ def serving(app):
 
 
 def service(bed, signing, login, redis_server):
-    return serving(application(settings(bed, signing, login, redis_server), cost=CHEAP, interval=0.05))
+    return serving(application(settings(bed, signing, login, redis_server), cost=CHEAP, interval=0.05, prune_every=0.2))
 
 
 def eventually(condition, timeout=15):
