@@ -1,4 +1,4 @@
-"""`kubectl sid verify` with what a cluster has published: a certificate and a signed request."""
+"""`kubectl sid verify` with what a cluster has published: a certificate, a token and a signed request."""
 
 import json
 import os
@@ -65,3 +65,23 @@ def test_a_signed_request_is_verified_with_the_keyring(space: Space, control_pla
     code, said = verify(control_plane, *asked, "-o", "json", given=text.replace("1}", "2}").encode())
     assert (code, json.loads(said)["reasons"][0]["reason"]) == (1, "BadSignature")
     assert key.hex() not in said
+
+
+def test_a_token_is_verified_with_the_keys_of_its_trust_domain(space: Space, control_plane: ControlPlane):
+    domain = space.name
+    trust_domain(control_plane, domain, jwt={})
+    token = {"name": "api", "audiences": ["payment-service"]}
+    space.apply("a", {"trustDomainRef": {"name": domain}, "jwt": {"tokens": [token]}})
+    space.ready()
+    given = space.data("a-api-token")["token"]
+    asked = ("token", "--trust-domain", domain)
+    code, said = verify(control_plane, *asked, "--audience", "payment-service", given=given)
+    assert code == 0, said
+    assert f"{space.name}/a" in said
+    assert given.decode().rpartition(".")[2] not in said
+    code, said = verify(control_plane, *asked, "--audience", "order-service", given=given)
+    assert (code, said.split("\n")[0].split(":")[:2]) == (1, ["refused", " WrongAudience"])
+    # The key of a service is not one of its trust domain's, whatever it signs.
+    code, said = verify(control_plane, "token", "-n", space.name, "--identity", "a", given=given)
+    assert code == 1
+    assert "UnknownKey" in said
