@@ -5,7 +5,8 @@ from dataclasses import replace
 from serviceidentity.app.inventory import Inventory
 from serviceidentity.app.trust_registry import TrustRegistry
 from serviceidentity.domain.jwt.tokens import service_subject
-from serviceidentity.domain.model import Identity, Key, TrustDomain, spiffe_id, trust_domain_key
+from serviceidentity.domain.material import Held
+from serviceidentity.domain.model import Identity, Key, TrustDomain, spiffe_id
 from serviceidentity.domain.policy.checks import CERTIFICATE, Claim, Denial, check, check_tokens, spiffe_id_in_use
 from serviceidentity.domain.policy.spec import Namespace
 from serviceidentity.errors import InvalidSpecError
@@ -23,25 +24,25 @@ class Admission:
 
         Without a valid TrustDomain no certificate and no token is issued anyway.
         """
-        entry = self._inventory.domains.get(trust_domain_key(identity.trust_domain))
-        if entry is None or isinstance(entry.spec, InvalidSpecError):
+        domain = self._inventory.trust_domain(identity.trust_domain)
+        if isinstance(domain, Held):
             return ()
-        denied = check(identity, entry.spec, self._namespace(identity.meta.namespace))
+        denied = check(identity, domain, self._namespace(identity.meta.namespace))
         if denied is not None and denied.whole:
             return (denied,)
-        found = (*([denied] if denied else ()), *check_tokens(identity, entry.spec))
+        found = (*([denied] if denied else ()), *check_tokens(identity, domain))
         others = _named(identity) - {denial.credential for denial in found}
-        taken = spiffe_id_in_use(self._claims(identity, entry.spec), identity, entry.spec) if others else None
+        taken = spiffe_id_in_use(self._claims(identity, domain), identity, domain) if others else None
         return found if taken is None else (*found, *(replace(taken, credential=one) for one in sorted(others)))
 
     def spiffe_id(self, identity: Identity) -> str:
         """Return the identity's SPIFFE ID; empty when another identity has it, or its trust domain is not known."""
-        entry = self._inventory.domains.get(trust_domain_key(identity.trust_domain))
-        if entry is None or isinstance(entry.spec, InvalidSpecError):
+        domain = self._inventory.trust_domain(identity.trust_domain)
+        if isinstance(domain, Held):
             return ""
-        if spiffe_id_in_use(self._claims(identity, entry.spec), identity, entry.spec) is not None:
+        if spiffe_id_in_use(self._claims(identity, domain), identity, domain) is not None:
             return ""
-        return spiffe_id(entry.spec.trust_domain, identity.meta.namespace, identity.service_account)
+        return spiffe_id(domain.trust_domain, identity.meta.namespace, identity.service_account)
 
     def _namespace(self, name: str) -> Namespace | None:
         found = self._inventory.namespaces.get(name)

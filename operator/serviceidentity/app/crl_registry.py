@@ -8,9 +8,8 @@ from serviceidentity.domain import ownership
 from serviceidentity.domain.authority import Authority, Hierarchy
 from serviceidentity.domain.authority.crl_records import SECRET_TYPE, Crl, authority_of, read_crl
 from serviceidentity.domain.authority.crls import Lists
-from serviceidentity.domain.material import MalformedError, SecretView
-from serviceidentity.domain.model import Key, Kind, TrustDomain, trust_domain_key
-from serviceidentity.errors import InvalidSpecError
+from serviceidentity.domain.material import Held, MalformedError, SecretView
+from serviceidentity.domain.model import Key, Kind, TrustDomain
 
 Revoked = frozenset[tuple[str, str]]
 
@@ -55,19 +54,19 @@ class CrlRegistry:
 
     def revoked(self, name: str) -> Revoked:
         """Return what is revoked in a trust domain: issuer's fingerprint ("" when not known) and serial number."""
-        entry = self._inventory.domains.get(trust_domain_key(name))
-        if entry is None or isinstance(entry.spec, InvalidSpecError):
+        domain = self._inventory.trust_domain(name)
+        if isinstance(domain, Held):
             return frozenset()
-        views = self.views(entry.spec)
+        views = self.views(domain)
         version = (
-            entry.meta.uid,
-            entry.meta.generation,
+            domain.meta.uid,
+            domain.meta.generation,
             frozenset((v.uid, v.resource_version) for v in views.values()),
         )
         known = self._revoked.get(name)
         if known is not None and known[0] == version:
             return known[1]
-        found = {(item.issuer or "", item.serial_number) for item in entry.spec.revoked}
+        found = {(item.issuer or "", item.serial_number) for item in domain.revoked}
         try:
             seen = self._lists(name)
         except MalformedError:
@@ -80,12 +79,12 @@ class CrlRegistry:
         return self._revoked[name][1]
 
     def _lists(self, name: str) -> Lists:
-        entry = self._inventory.domains.get(trust_domain_key(name))
-        if entry is None or isinstance(entry.spec, InvalidSpecError):
+        domain = self._inventory.trust_domain(name)
+        if isinstance(domain, Held):
             raise MalformedError("the trust domain can't be understood")
-        authorities = self._trust.authorities(entry.spec)
-        found, broken = self.read(entry.spec, authorities)
-        return Lists(Hierarchy(entry.spec, authorities), found, broken)
+        authorities = self._trust.authorities(domain)
+        found, broken = self.read(domain, authorities)
+        return Lists(Hierarchy(domain, authorities), found, broken)
 
 
 def _read(view: SecretView, issuer: Authority | None) -> Crl | None:

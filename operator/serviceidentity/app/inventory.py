@@ -20,7 +20,7 @@ from serviceidentity.app.vault.lease_records import LeaseRecords
 from serviceidentity.domain import ownership, parse
 from serviceidentity.domain.encryption import ring
 from serviceidentity.domain.jwt import authority as token_authority
-from serviceidentity.domain.material import SecretView
+from serviceidentity.domain.material import Held, SecretView
 from serviceidentity.domain.model import (
     ENCRYPTION_KEYS,
     Identity,
@@ -129,6 +129,15 @@ class Inventory:
             return set() if new.status == old.status else {key}
         identities = self.identities_of(key.name)
         return {key} | identities | self.policies.bundles_of(identities)
+
+    def trust_domain(self, name: str) -> TrustDomain | Held:
+        """Return the TrustDomain of that name, or why there is none to go by."""
+        entry = self.domains.get(trust_domain_key(name))
+        if entry is None:
+            return Held("TrustDomainNotFound", f"trust domain {name} does not exist")
+        if isinstance(entry.spec, InvalidSpecError):
+            return Held("TrustDomainNotReady", f"trust domain {name} has an invalid spec")
+        return entry.spec
 
     def drop_trust_domain(self, name: str, uid: str | None = None) -> set[Key]:
         """Forget a deleted TrustDomain."""

@@ -8,9 +8,8 @@ from serviceidentity.domain import authority, ownership
 from serviceidentity.domain.authority import Authority, Hierarchy, Trust, crl_records
 from serviceidentity.domain.jwt.authority import secret_name
 from serviceidentity.domain.material import Held, MalformedError, SecretView
-from serviceidentity.domain.model import Kind, TrustDomain, trust_domain_key
+from serviceidentity.domain.model import Kind, TrustDomain
 from serviceidentity.domain.schedule import upcoming
-from serviceidentity.errors import InvalidSpecError
 
 
 class TrustRegistry:
@@ -24,21 +23,19 @@ class TrustRegistry:
 
     def of(self, name: str, now: datetime) -> Trust | Held:
         """Return who signs for the trust domain, or why nobody does now."""
-        entry = self._inventory.domains.get(trust_domain_key(name))
-        if entry is None:
-            return Held("TrustDomainNotFound", f"trust domain {name} does not exist")
-        if isinstance(entry.spec, InvalidSpecError):
-            return Held("TrustDomainNotReady", f"trust domain {name} has an invalid spec")
+        domain = self._inventory.trust_domain(name)
+        if isinstance(domain, Held):
+            return domain
         try:
-            authorities = self.authorities(entry.spec)
+            authorities = self.authorities(domain)
         except MalformedError:
             return Held("TrustDomainNotReady", f"an authority of trust domain {name} can't be read")
         version = tuple(sorted((a.view.name, a.view.resource_version) for a in authorities))
-        state = (name, entry.meta.uid, entry.meta.generation, version, self.keys.epoch)
+        state = (name, domain.meta.uid, domain.meta.generation, version, self.keys.epoch)
         known = self._trust.get(state)
         if known is not None and known[1] <= now < known[2]:
             return known[0]
-        trust = authority.trust_of(Hierarchy(entry.spec, authorities), now)
+        trust = authority.trust_of(Hierarchy(domain, authorities), now)
         if isinstance(trust, Trust):
             self._trust = {key: value for key, value in self._trust.items() if key[0] != name}
             until = upcoming(now, *(time for a in authorities for time in (a.not_before, a.not_after)))
@@ -47,8 +44,8 @@ class TrustRegistry:
 
     def spiffe_domain(self, name: str) -> str | None:
         """Return the SPIFFE trust domain name, if the TrustDomain is there and valid."""
-        entry = self._inventory.domains.get(trust_domain_key(name))
-        return None if entry is None or isinstance(entry.spec, InvalidSpecError) else entry.spec.trust_domain
+        domain = self._inventory.trust_domain(name)
+        return None if isinstance(domain, Held) else domain.trust_domain
 
     def authorities(self, domain: TrustDomain) -> tuple[Authority, ...]:
         """Return the authorities of the domain as they should be: remembered, else found.

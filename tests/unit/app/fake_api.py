@@ -170,27 +170,26 @@ class World:
         self.engine.wake(self.engine.inventory.put_trust_domain(body))
         return key
 
-    def vault_connection(self, name: str = "default", **spec: Any) -> Key:
-        body = vault_connection_body(name, **spec)
-        key = Key(Kind.VAULT_CONNECTION, "", name)
+    def _as_applied(self, key: Key, body: dict[str, Any]) -> None:
+        """Store an object as the API server does: a new version and generation, with the status that was there."""
         self.api.version += 1
         old = self.api.objects.get(key, {})
         body["metadata"]["resourceVersion"] = str(self.api.version)
         body["metadata"]["generation"] = old.get("metadata", {}).get("generation", 0) + 1
         body["status"] = old.get("status", {})
         self.api.objects[key] = body
+
+    def vault_connection(self, name: str = "default", **spec: Any) -> Key:
+        body = vault_connection_body(name, **spec)
+        key = Key(Kind.VAULT_CONNECTION, "", name)
+        self._as_applied(key, body)
         self.engine.wake(self.engine.inventory.put_vault_connection(body))
         return key
 
     def access_policy(self, name: str = "payments", **spec: Any) -> Key:
         body = access_policy_body(name, **spec)
         key = Key(Kind.ACCESS_POLICY, "shop", name)
-        self.api.version += 1
-        old = self.api.objects.get(key, {})
-        body["metadata"]["resourceVersion"] = str(self.api.version)
-        body["metadata"]["generation"] = old.get("metadata", {}).get("generation", 0) + 1
-        body["status"] = old.get("status", {})
-        self.api.objects[key] = body
+        self._as_applied(key, body)
         self.engine.wake(self.engine.inventory.put_access_policy(body))
         return key
 

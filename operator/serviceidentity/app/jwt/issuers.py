@@ -11,9 +11,8 @@ from serviceidentity.domain.jwt import documents, turning
 from serviceidentity.domain.jwt.authority import TokenKeys
 from serviceidentity.domain.jwt.issuer import TokenIssuer
 from serviceidentity.domain.material import Held, MalformedError, SecretView
-from serviceidentity.domain.model import Key, Kind, TrustDomain, trust_domain_key
+from serviceidentity.domain.model import Key, Kind, TrustDomain
 from serviceidentity.domain.pki import envelope
-from serviceidentity.errors import InvalidSpecError
 
 NOT_READY: Final = "TokenIssuerNotReady"
 NOT_MADE: Final = Held(NOT_READY, "the trust domain has no key for tokens yet")
@@ -35,18 +34,16 @@ class TokenIssuers:
 
         A key that has never been published signs nothing: no verifier could know it.
         """
-        entry = self._inventory.domains.get(trust_domain_key(name))
-        if entry is None:
-            return Held("TrustDomainNotFound", f"trust domain {name} does not exist")
-        if isinstance(entry.spec, InvalidSpecError):
-            return Held("TrustDomainNotReady", f"trust domain {name} has an invalid spec")
+        domain = self._inventory.trust_domain(name)
+        if isinstance(domain, Held):
+            return domain
         try:
-            keys = self.keys(entry.spec)
+            keys = self.keys(domain)
         except MalformedError:
             return Held(NOT_READY, f"the token keys of trust domain {name} can't be read")
-        if keys is not None and turning.revocation_is_due(entry.spec.meta, keys.view):
+        if keys is not None and turning.revocation_is_due(domain.meta, keys.view):
             return Held(NOT_READY, f"the token keys of trust domain {name} are revoked, and there are no others yet")
-        return self._issuer(entry.spec, keys) if keys is not None else NOT_MADE
+        return self._issuer(domain, keys) if keys is not None else NOT_MADE
 
     def _issuer(self, domain: TrustDomain, keys: TokenKeys) -> TokenIssuer | Held:
         name = domain.meta.name
