@@ -3,10 +3,12 @@
 import json
 import subprocess
 import tempfile
+import urllib.error
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,9 +73,36 @@ class ControlPlane:
             raise KubectlError(f"kubectl {' '.join(arguments[:4])} failed: {result.stderr.strip()}")
         return result
 
-    def get(self, *arguments: str) -> Any:
+    def get(self, kind: str, *arguments: str) -> Any:
         """Return what `kubectl get ... -o json` prints, decoded. Raises KubectlError."""
-        return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
+        found = self.find(kind, *arguments)
+        if found is None:
+            raise KubectlError(f"kubectl get {kind} {' '.join(arguments)} failed: there is none")
+        return found
+
+    def find(self, kind: str, *arguments: str) -> Any:
+        """Return what `get` does, or None where there is no such object. Raises KubectlError.
+
+        A test that waits asks twenty times a second, and each kubectl is 0.04 s of work: the server is asked directly.
+        """
+        path = kubeapi.path_of(kind, *arguments)
+        if path is None or not self.admin_token:
+            found = self.kubectl("get", kind, *arguments, "--ignore-not-found", "-o", "json").stdout
+            return json.loads(found) if found else None
+        try:
+            return json.loads(self.raw(path))
+        except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return None
+            raise KubectlError(f"GET {path} failed: {error}") from error
+        except OSError as error:
+            raise KubectlError(f"GET {path} failed: {error}") from error
+
+    def create(self, path: str, body: dict[str, Any]) -> Any:
+        """POST an object to `path`, as admin; return the answer. Raises OSError, or KubectlError without token."""
+        if self.admin_token:
+            return kubeapi.post_json(self.url + path, body, self.ca_file, self.admin_token)
+        return json.loads(self.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body)).stdout)
 
     def raw(self, path: str) -> str:
         """Return the API server's answer to a GET of `path`, as admin. Raises OSError, or KubectlError without token."""

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import ssl
+import urllib.parse
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,18 @@ from typing import Any, Final
 
 CONTEXT: Final = "sio-local"
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE", "APPLY"})
+
+_OURS: Final = "/apis/serviceidentity.dev/v1alpha1"
+_KINDS: Final = {
+    "sid": (_OURS, "serviceidentities", True),
+    "ap": (_OURS, "accesspolicies", True),
+    "td": (_OURS, "trustdomains", False),
+    "vc": (_OURS, "vaultconnections", False),
+    "secret": ("/api/v1", "secrets", True),
+    "secrets": ("/api/v1", "secrets", True),
+    "configmap": ("/api/v1", "configmaps", True),
+    "configmaps": ("/api/v1", "configmaps", True),
+}
 
 _SAMPLE: Final = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _LABEL: Final = re.compile(r'(\w+)="(.*?)"')
@@ -24,11 +37,29 @@ def fetch(url: str, ca_file: Path, token: str, timeout: float = 10) -> str:
         return str(answer.read().decode())
 
 
-def post_json(url: str, body: dict[str, Any]) -> Any:
-    """Return the decoded answer to a POST of `body` over plain HTTP. Raises OSError for anything but success."""
-    request = urllib.request.Request(url, data=json.dumps(body).encode(), method="POST")
-    with urllib.request.urlopen(request, timeout=30) as answer:
+def post_json(url: str, body: dict[str, Any], ca_file: Path | None = None, token: str = "") -> Any:
+    """Return the decoded answer to a POST of `body`. Raises OSError for anything but success."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    trust = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
+    with urllib.request.urlopen(request, timeout=30, context=trust) as answer:
         return json.loads(answer.read())
+
+
+def path_of(kind: str, *arguments: str) -> str | None:
+    """Return the path for `kubectl get KIND [NAME] [--namespace=N] [--selector=S] [--all-namespaces]`.
+
+    None when that is no kind, or no option, of those that tests read all the time.
+    """
+    names = [text for text in arguments if not text.startswith("-")]
+    options = dict(text.lstrip("-").partition("=")[::2] for text in arguments if text.startswith("-"))
+    if kind not in _KINDS or len(names) > 1 or not options.keys() <= {"namespace", "n", "selector", "all-namespaces"}:
+        return None
+    prefix, plural, namespaced = _KINDS[kind]
+    if namespaced and "all-namespaces" not in options:
+        prefix += f"/namespaces/{options.get('namespace') or options.get('n') or 'default'}"
+    query = "?" + urllib.parse.urlencode({"labelSelector": options["selector"]}) if "selector" in options else ""
+    return "/".join([prefix, plural, *names]) + query
 
 
 def write_private(path: Path, content: bytes) -> Path:

@@ -59,6 +59,11 @@ class Space:
         }
         self.plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(body))
 
+    def create(self, name: str, spec: dict[str, Any]) -> None:
+        """Create an identity without kubectl, whose start costs a tenth of a second of work: for hundreds of them."""
+        body = {"apiVersion": API, "kind": "ServiceIdentity", "metadata": {"name": name}, "spec": spec}
+        self.plane.create(f"/apis/{API}/namespaces/{self.name}/serviceidentities", body)
+
     def ready(self, *names: str, timeout: int = 15) -> None:
         targets = [f"sid/{name}" for name in names] or ["sid", "--all"]
         self.kubectl("wait", "--for=condition=Ready", *targets, f"--timeout={timeout}s")
@@ -77,8 +82,8 @@ class Space:
         return next((c for c in conditions if c["type"] == type_), {})
 
     def secret(self, name: str) -> dict[str, Any] | None:
-        result = self.plane.kubectl("get", "secret", name, f"--namespace={self.name}", "-o=json", check=False)
-        return json.loads(result.stdout) if result.returncode == 0 else None
+        found: dict[str, Any] | None = self.plane.find("secret", name, f"--namespace={self.name}")
+        return found
 
     def data(self, name: str) -> dict[str, bytes]:
         secret = self.secret(name)

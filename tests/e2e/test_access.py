@@ -24,14 +24,14 @@ def policy(name: str = "payments", **spec: Any) -> str:
 
 
 def condition(space: Space, name: str, type_: str = "Ready") -> tuple[str, str] | None:
-    found = json.loads(space.kubectl("get", "ap", name, "-o=json"))
+    found = space.plane.get("ap", name, f"--namespace={space.name}")
     conditions = found.get("status", {}).get("conditions", [])
     return next(((one["status"], one["reason"]) for one in conditions if one["type"] == type_), None)
 
 
 def bundle(space: Space, plane: ControlPlane) -> dict[str, Any]:
     """Verify the bundle with nothing but the published keys; return it."""
-    text = json.loads(space.kubectl("get", "configmap", "orders-policy", "-o=json"))["data"]["policy.jws"]
+    text = plane.get("configmap", "orders-policy", f"--namespace={space.name}")["data"]["policy.jws"]
     published = plane.get("configmap", "serviceidentity-jwks", f"--namespace={NAMESPACE}")
     keys = KeySet.import_key_set(json.loads(published["data"]["default.json"]))
     found = jws.deserialize_compact(text, keys, algorithms=["ES256"])
@@ -65,8 +65,8 @@ def test_a_policy_reaches_its_service_and_goes_with_it(space: Space, control_pla
     assert names(space, control_plane) == ["audit", "payments"]
 
     space.kubectl("delete", "configmap", "orders-policy")
-    eventually(lambda: "orders-policy" in space.kubectl("get", "configmap", "-o=name"))
+    eventually(lambda: control_plane.find("configmap", "orders-policy", f"--namespace={space.name}"))
     assert names(space, control_plane) == ["audit", "payments"]
 
     space.kubectl("delete", "ap", "audit", "payments")
-    eventually(lambda: "orders-policy" not in space.kubectl("get", "configmap", "-o=name"))
+    eventually(lambda: not control_plane.find("configmap", "orders-policy", f"--namespace={space.name}"))

@@ -49,8 +49,8 @@ class Domain:
         space.plane.kubectl("label", "--overwrite", "namespace", space.name, f"trust={self.name}" if yes else "trust-")
 
     def found(self, space: Space, kind: str = "configmap") -> dict[str, Any] | None:
-        result = space.plane.kubectl("get", kind, self.bundle_name, f"--namespace={space.name}", "-o=json", check=False)
-        return json.loads(result.stdout) if result.returncode == 0 else None
+        found: dict[str, Any] | None = space.plane.find(kind, self.bundle_name, f"--namespace={space.name}")
+        return found
 
     def files(self, space: Space) -> dict[str, bytes]:
         found = self.found(space) or {}

@@ -23,8 +23,8 @@ def test_killed_fifty_times_while_issuing_the_end_is_the_same(own_plane: Control
         for number in range(COUNT):
             verifier = f"s{(number + 1) % COUNT}"
             spec = {"certificate": {}, "hmac": {"verifiers": [{"name": verifier}]}, "callers": [{"name": "*"}]}
-            space.apply(f"s{number}", spec)
-            time.sleep(0.1)
+            space.create(f"s{number}", spec)
+            time.sleep(0.2)
         done.set()
 
     feeder = threading.Thread(target=feed)

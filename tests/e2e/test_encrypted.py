@@ -1,6 +1,5 @@
 """Encrypted values as people use them: encrypted with the command, kept in a file, decrypted by the operator alone."""
 
-import json
 import os
 import subprocess
 import sys
@@ -41,8 +40,8 @@ def manifest(name: str, namespace: str, **texts: str) -> str:
 
 
 def public_ids(plane: ControlPlane) -> list[str]:
-    found = plane.kubectl("get", "configmap", rings.PUBLIC_NAME, f"--namespace={NAMESPACE}", "-o=json", check=False)
-    return json.loads(found.stdout)["data"][rings.KEY_IDS].split() if found.returncode == 0 else []
+    found = plane.find("configmap", rings.PUBLIC_NAME, f"--namespace={NAMESPACE}")
+    return found["data"][rings.KEY_IDS].split() if found else []
 
 
 @pytest.fixture

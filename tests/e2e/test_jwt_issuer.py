@@ -25,15 +25,13 @@ class Issuer:
         trust_domain(self.plane, self.name, bundle=bundle, jwt=QUICK | jwt, deletionPolicy="Delete")
 
     def published(self) -> set[str]:
-        found = self.plane.kubectl(
-            "get", "configmap", "serviceidentity-jwks", f"--namespace={NAMESPACE}", "-o=json", check=False
-        )
-        data = json.loads(found.stdout).get("data", {}) if found.returncode == 0 else {}
+        found = self.plane.find("configmap", "serviceidentity-jwks", f"--namespace={NAMESPACE}") or {}
+        data = found.get("data", {})
         return _ids(data.get(f"{self.name}.json"))
 
     def copied(self, space: Space) -> tuple[set[str], set[str], int]:
-        text = space.kubectl("get", "configmap", f"{self.name}-trust-bundle", "-o=json", "--ignore-not-found")
-        found = json.loads(text)["data"] if text else {"bundle.spiffe.json": '{"keys": [], "spiffe_sequence": 0}'}
+        copy = space.plane.find("configmap", f"{self.name}-trust-bundle", f"--namespace={space.name}")
+        found = copy["data"] if copy else {"bundle.spiffe.json": '{"keys": [], "spiffe_sequence": 0}'}
         spiffe = json.loads(found["bundle.spiffe.json"])
         tokens = {key["kid"] for key in spiffe["keys"] if key["use"] == "jwt-svid"}
         return _ids(found.get("jwks.json")), tokens, spiffe["spiffe_sequence"]

@@ -20,8 +20,8 @@ FAST = {"rotateEvery": "14s", "maxTokenTTL": "10s", "cacheTime": "1s", "propagat
 
 
 def config_map(space: Space, name: str = "a-jwks") -> dict[str, Any] | None:
-    done = space.plane.kubectl("get", "configmap", name, f"--namespace={space.name}", "-o=json", check=False)
-    return json.loads(done.stdout) if done.returncode == 0 else None
+    found: dict[str, Any] | None = space.plane.find("configmap", name, f"--namespace={space.name}")
+    return found
 
 
 def public(space: Space) -> list[str]:
