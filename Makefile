@@ -8,7 +8,7 @@ N ?= 1000
 UV_COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --quiet
 
-.PHONY: help demo test unit contract e2e lint types contracts check bench up down status lock image clean
+.PHONY: help demo test unit contract e2e lint types contracts check bench bench-sdk up down status lock image clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ check: lint types contracts ## everything that reads the code without running it
 
 bench: $(VENV)/ready ## measure against the bare floor: make bench N=1000
 	$(BIN)/python -m bench --count $(N)
+
+bench-sdk: $(VENV)/ready ## measure what the SDK costs a request, beside the bare cryptography: make bench-sdk N=1000
+	@$(BIN)/python -m bench.sdk --samples $(N)
 
 up: $(VENV)/ready ## leave a control plane running
 	$(BIN)/python -m tests.controlplane up --detach
