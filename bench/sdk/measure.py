@@ -26,7 +26,7 @@ class WrongAnswerError(AssertionError):
 
 
 def measured(case: Case, count: int) -> Json:
-    """Return the figures of a case: of `count` samples a variant, each of as many calls as make the floor measurable."""
+    """Return the figures of a case: `count` samples a variant, each of as many calls as make the floor measurable."""
     for call in case.variants.values():  # once, for what it raises when its answer is wrong
         _sample(call, 1, case.prepare)
     calls = _calls(case)

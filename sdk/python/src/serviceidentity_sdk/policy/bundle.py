@@ -58,7 +58,7 @@ def read_bundle(text: str, keys: KeySet, service: str) -> Policies:
 
 
 def _policy(part: Mapping[str, Any]) -> Policy:
-    return Policy(
+    return Policy.of(
         str(part["name"]),
         _zone(part["timeZone"]),
         {str(role["name"]): tuple(map(str, role["permissions"])) for role in part["roles"]},

@@ -3,19 +3,18 @@
 It is the same as `kubectl sid policy test` tells of the same rules.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, Self
 from zoneinfo import ZoneInfo
 
 try:
     import cel
-    import cel.stdlib
 except ImportError as error:
     raise ImportError("serviceidentity_sdk.policy needs: pip install 'serviceidentity-sdk[policy]'") from error
 
-from serviceidentity_sdk.permissions import granted_by
+from serviceidentity_sdk.policy.facts import Facts, Question
 from serviceidentity_sdk.principal import Principal
 
 NO_MATCH: Final = "No matching policy"
@@ -24,7 +23,6 @@ ALLOW: Final = "Allow"
 DENY: Final = "Deny"
 CONTINUE: Final = "Continue"
 EFFECTS: Final = frozenset({ALLOW, DENY, CONTINUE})
-_LIBRARIES: Final = ["strings", "sets"]
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -51,12 +49,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One policy: its roles' permissions, its rules in order, and the zone of their clock."""
+    """One policy: its rules in order, and what they see."""
 
     name: str
-    zone: ZoneInfo
-    roles: Mapping[str, Sequence[str]]
     rules: tuple[Rule, ...]
+    facts: Facts
+
+    @classmethod
+    def of(cls, name: str, zone: ZoneInfo, roles: Mapping[str, Sequence[str]], rules: tuple[Rule, ...]) -> Self:
+        """Return a policy with its roles' permissions and the zone of its clock."""
+        return cls(name, rules, Facts(zone, roles, [rule.program.source for rule in rules]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,11 @@ class Policies:
         """
         if principal is None:
             return Decision(False, NO_PRINCIPAL)
+        asked = Question(principal, action, resource, context, now)
         allowed: Decision | None = None
         continued: list[str] = []
         for policy in self.policies:
-            found = _decision(policy, principal, action, resource, context, now, continued)
+            found = _decision(policy, asked, continued)
             if found is not None and not found.allowed:
                 return found
             allowed = allowed or found
@@ -105,20 +108,12 @@ def compiled(expression: str) -> Any:
         raise ValueError("an expression can't be compiled") from None
 
 
-def _decision(
-    policy: Policy,
-    principal: Principal,
-    action: str,
-    resource: Mapping[str, Any],
-    context: Mapping[str, Any],
-    now: datetime,
-    continued: list[str],
-) -> Decision | None:
+def _decision(policy: Policy, asked: Question, continued: list[str]) -> Decision | None:
     seen: Any = None
     for rule in policy.rules:
         try:
             if seen is None:
-                seen = _context(_variables(policy, principal, action, resource, context, now))
+                seen = policy.facts.context(asked)
             holds = rule.program.execute(seen)
         except BaseException as error:
             if not _is_the_librarys(error):
@@ -135,49 +130,6 @@ def _decision(
         reason = rule.reason or f"rule {rule.name}"
         return Decision(rule.effect == ALLOW, reason, policy.name, rule.name, tuple(continued))
     return None
-
-
-def _variables(
-    policy: Policy,
-    principal: Principal,
-    action: str,
-    resource: Mapping[str, Any],
-    context: Mapping[str, Any],
-    now: datetime,
-) -> dict[str, Any]:
-    permissions = _permissions(policy, principal)
-    local = now.astimezone(policy.zone)
-    return {
-        "principal": {
-            "kind": str(principal.kind),
-            "subject": principal.subject,
-            "spiffeID": principal.spiffe_id or "",
-            "roles": sorted(principal.roles),
-            "permissions": sorted(permissions),
-            "permitted": granted_by(permissions, action),
-            "claims": dict(principal.claims),
-        },
-        "action": action,
-        "resource": dict(resource),
-        "context": dict(context),
-        "now": {
-            "hours": local.hour,
-            "minutes": local.minute,
-            "weekday": local.isoweekday(),
-            "date": f"{local:%Y-%m-%d}",
-            "timestamp": now.astimezone(UTC),
-        },
-    }
-
-
-def _permissions(policy: Policy, principal: Principal) -> Iterable[str]:
-    return principal.permissions.union(*(policy.roles.get(role, ()) for role in principal.roles))
-
-
-def _context(variables: dict[str, Any]) -> Any:
-    found = cel.Context(variables)
-    cel.stdlib.add_stdlib_to_context(found, _LIBRARIES)
-    return found
 
 
 def _is_the_librarys(error: BaseException) -> bool:
