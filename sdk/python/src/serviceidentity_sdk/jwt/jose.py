@@ -15,7 +15,7 @@ from typing import Any, Final
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
+from joserfc.jws import CompactSignature, JWSRegistry
 
 from serviceidentity_sdk.jwt.errors import Refusal, TokenError
 
@@ -115,6 +115,14 @@ class Header:
     type: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """A token that was taken apart, once, and of which nothing is verified yet."""
+
+    header: Header
+    parts: CompactSignature = field(repr=False)
+
+
 def read_key_set(text: bytes | str) -> KeySet:
     """Read a JWK Set. Keys that can't verify signatures here are left out (RFC 7517 5). Raises KeyFormatError."""
     try:
@@ -178,40 +186,41 @@ def _read(jwk: Mapping[str, Any]) -> Key:
     return Key(key_id, algorithm, found, thumbprint)
 
 
-def header_of(token: str, longest: int = LONGEST_TOKEN) -> Header:
-    """Read a token's header, of which nothing is verified yet. Raises TokenError when it is no compact JWS."""
+def read(token: str, longest: int = LONGEST_TOKEN) -> Unverified:
+    """Take a token apart. Raises TokenError when it is no compact JWS, or has a header that is not understood."""
     if len(token) > longest or not _COMPACT.fullmatch(token):
         raise TokenError(Refusal.INVALID, "no signed token in compact form")
     try:
-        header = jws.extract_compact(token.encode(), registry=_UNVERIFIED).protected
+        parts = jws.extract_compact(token.encode(), registry=_UNVERIFIED)
     except (JoseError, ValueError, TypeError, RecursionError):
         raise TokenError(Refusal.INVALID, "no signed token in compact form") from None
+    header = parts.protected
     algorithm, key_id, type_ = header.get("alg"), header.get("kid"), header.get("typ")
     if not isinstance(algorithm, str) or not all(part is None or isinstance(part, str) for part in (key_id, type_)):
         raise TokenError(Refusal.INVALID, "a header parameter has the wrong type")
     if "crit" in header:
         raise TokenError(Refusal.INVALID, "it has a critical header parameter")  # RFC 7515 4.1.11: none is understood
-    return Header(algorithm, key_id, type_)
+    return Unverified(Header(algorithm, key_id, type_), parts)
 
 
-def payload_of(token: str, key: Key) -> bytes | None:
+def payload_of(token: Unverified, key: Key) -> bytes | None:
     """Return what a token says if this key, with its algorithm, signed it."""
     try:
-        found = jws.deserialize_compact(token, key.jwk, registry=_REGISTRIES[key.algorithm])
+        signed = jws.validate_compact(token.parts, key.jwk, registry=_REGISTRIES[key.algorithm])
     except (JoseError, ValueError, TypeError):
         return None
-    return bytes(found.payload)
+    return bytes(token.parts.payload) if signed is True else None
 
 
 def document_of(text: str, keys: KeySet, type_: str) -> bytes | None:
     """Return what a signed document of this `typ`, which is no token, says; None if none of the keys signed it."""
     try:
-        header = header_of(text, LONGEST_DOCUMENT)
+        document = read(text, LONGEST_DOCUMENT)
     except TokenError:
         return None
-    if header.type != type_:
+    if document.header.type != type_:
         return None
-    found = (payload_of(text, key) for key in keys.candidates(header))
+    found = (payload_of(document, key) for key in keys.candidates(document.header))
     return next((payload for payload in found if payload is not None), None)
 
 

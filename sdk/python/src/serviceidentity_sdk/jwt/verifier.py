@@ -9,7 +9,7 @@ from serviceidentity_sdk.jwt import claims as claim_rules
 from serviceidentity_sdk.jwt import jose
 from serviceidentity_sdk.jwt.claims import DEFAULT_AUDIENCE, DEFAULT_ISSUER, Expected
 from serviceidentity_sdk.jwt.errors import Refusal, TokenError
-from serviceidentity_sdk.jwt.jose import DEFAULT_ALGORITHMS, Algorithm, KeySet
+from serviceidentity_sdk.jwt.jose import DEFAULT_ALGORITHMS, Algorithm, KeySet, Unverified
 from serviceidentity_sdk.principal import Principal
 
 _DEFAULT_LEEWAY: Final = timedelta(seconds=5)
@@ -77,21 +77,20 @@ class TokenVerifier:
 
     async def verify(self, token: str) -> Verified:
         """Return the claims of a good token. Raises TokenError, UnavailableError."""
-        header = jose.header_of(token)
-        if header.algorithm not in self._algorithms:
+        read = jose.read(token)
+        if read.header.algorithm not in self._algorithms:
             raise TokenError(Refusal.INVALID, "the algorithm is not accepted")
-        claim_rules.check_type(header.type)
-        keys = await self._keys.keys(header.key_id)
-        verified = verify(token, keys, self._expected, self._clock())
+        claim_rules.check_type(read.header.type)
+        keys = await self._keys.keys(read.header.key_id)
+        verified = verify(read, keys, self._expected, self._clock())
         if self._revocations is not None and await self._revocations.is_revoked(verified.claims):
             raise TokenError(Refusal.REVOKED)
         return verified
 
 
-def verify(token: str, keys: KeySet, expected: Expected, now: datetime) -> Verified:
+def verify(token: Unverified, keys: KeySet, expected: Expected, now: datetime) -> Verified:
     """Check signature and claims; a pure function. Raises TokenError."""
-    header = jose.header_of(token)
-    for key in keys.candidates(header):
+    for key in keys.candidates(token.header):
         payload = jose.payload_of(token, key)
         if payload is not None:
             claims = claim_rules.read(payload)
