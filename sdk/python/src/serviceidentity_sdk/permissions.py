@@ -27,13 +27,18 @@ def is_permission(text: object) -> bool:
 
 def grants(granted: str, required: str) -> bool:
     """Say whether one permission grants another. Whatever is not a permission grants nothing and is never granted."""
-    if not (is_permission(granted) and is_permission(required)):
-        return False
-    if granted in (EVERYTHING, required):
-        return True
-    return granted.endswith(_WILDCARD) and required.startswith(granted.removesuffix(EVERYTHING))
+    return is_permission(required) and _covers(granted, required)
 
 
 def granted_by(have: Iterable[str], required: str) -> bool:
     """Say whether any of some permissions grants `required`."""
-    return any(grants(granted, required) for granted in have)
+    return is_permission(required) and any(_covers(granted, required) for granted in have)
+
+
+def _covers(granted: object, required: str) -> bool:
+    """Say whether `granted` grants a permission. What is in front of its `*` then begins one, so it is one as well."""
+    if not isinstance(granted, str):
+        return False
+    if granted in (EVERYTHING, required):
+        return True
+    return granted.endswith(_WILDCARD) and required.startswith(granted[:-1])
