@@ -111,6 +111,36 @@ def test_nesting_is_read_to_the_limit_and_refused_beyond_it():
     assert canonical(json.dumps([[]] * 1000 + ["[" * 1000]))  # wide is not deep
 
 
+BRACKETS = st.text('[]{}"\\a\n\u00e9', max_size=6)
+NESTED = st.recursive(
+    BRACKETS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(BRACKETS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def levels(value):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(levels, inner), default=0)
+
+
+@given(value=NESTED, ascii_only=st.booleans())
+def test_brackets_and_quotes_in_strings_are_no_levels(value, ascii_only):
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    around = DEEPEST - levels(value)
+    assert canonical("[" * around + text + "]" * around)
+    with pytest.raises(NotJsonError, match="too deep"):
+        canonical("[" * (around + 1) + text + "]" * (around + 1))
+
+
+@given(keys=st.lists(st.sampled_from(["", "$", "-1", "/", "0", "9", "10", "9a", ":", "a", "\u0661"]), unique=True))
+def test_keys_that_are_indexes_come_first(keys):
+    """The rule once more: indexes in their order, then the others as they stood."""
+    indexes = sorted((key for key in keys if key in {"0", "9", "10"}), key=int)
+    found = json.loads(canonical(json.dumps(dict.fromkeys(keys, 1))))
+    assert list(found) == indexes + [key for key in keys if key not in indexes]
+
+
 @pytest.mark.parametrize(
     "raw", [b"\xff", b'"\xc3"', b'"\xed\xa0\x80"', b"\xef\xbb\xbf{}", '"a"'.encode("utf-16"), b"1" * 5000 + b"x"]
 )

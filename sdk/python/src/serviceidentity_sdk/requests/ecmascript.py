@@ -9,14 +9,15 @@ The json module does the work in C; numbers are turned into what it writes as Ja
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, Final
 
 DEEPEST: Final = 400  # levels; Python's parser goes as deep as its stack allows, which is no fixed number
 _EXACT_DIGITS: Final = 15  # so many digits of an integer always survive a double
 _LAST_INDEX: Final = 2**32 - 2  # ECMA-262 6.1.7: an array index is below 2**32 - 1
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
-# A string without its end is matched too: looking for the end again from each quote in it would take for ever.
-_STRUCTURE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_DEPTH: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS: Final = bytes(set(range(256)) - _DEPTH.keys())
 # Python writes 0.00001 as 1e-05 and 1e-7 as 1e-07. Whatever is in quotes is skipped.
 _SMALL: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|(-?)([0-9]+)(?:\.([0-9]+))?e-0([5-9])', re.DOTALL)
 _HALF: Final = re.compile("[\ud800-\udfff]")
@@ -121,7 +122,7 @@ def _whole(number: float) -> int:
 
 def _ordered(members: dict[str, Any]) -> dict[str, Any]:
     """Put the keys that are array indexes first."""
-    if not any("0" <= key[:1] <= "9" for key in members):
+    if not members or min(members) >= ":":  # the character after 9: none of them begins with a digit
         return members
     indexes = sorted(int(key) for key in members if _INDEX.fullmatch(key) and int(key) <= _LAST_INDEX)
     first = {str(index): members[str(index)] for index in indexes}
@@ -140,11 +141,8 @@ def _without_padding(match: re.Match[str]) -> str:
 def _check_depth(text: str) -> None:
     if text.count("[") + text.count("{") <= DEEPEST:
         return
-    depth = 0
-    for match in _STRUCTURE.finditer(text):
-        if match[0] in "[{":
-            depth += 1
-            if depth > DEEPEST:
-                raise NotJsonError("the text is nested too deep")
-        elif match[0] in "]}":
-            depth -= 1
+    # Without escaped backslashes and quotes, what is between each second pair of quotes is outside of strings.
+    outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+    brackets = outside.encode("ascii", "replace").translate(None, _NO_BRACKETS)
+    if max(accumulate(map(_DEPTH.__getitem__, brackets)), default=0) > DEEPEST:
+        raise NotJsonError("the text is nested too deep")
