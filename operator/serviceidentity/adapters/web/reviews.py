@@ -35,7 +35,7 @@ class ReviewEndpoint:
                 return _refused(413, "the body is too long") if body is None else await self._review(body)
         except TimeoutError:
             return _refused(503, "too late")
-        except web.RequestPayloadError:  # its length or its chunks are not what they say
+        except (web.RequestPayloadError, ConnectionError):  # its chunks are none, or the client is gone
             return _refused(400, "the body can't be read")
 
 
