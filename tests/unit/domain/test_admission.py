@@ -33,7 +33,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
                 "connectionRef": {"name": "default"},
                 "secrets": [
                     {"name": "db", "database": {"role": "r"}},
-                    {"name": "kv", "kv": {"path": "p", "version": 2}, "template": {"A": "{{ a }}"}},
+                    {"name": "kv", "kv": {"path": "p", "version": 2}, "templates": {"A": "{{ a }}"}},
                 ],
             },
         }
