@@ -22,6 +22,7 @@ from serviceidentity.adapters.kube.events import KubeEvents
 from serviceidentity.adapters.kube.lease import KubeLease
 from serviceidentity.adapters.kube.objects import KubeConfigMaps, KubeObjects, KubeSecrets
 from serviceidentity.adapters.kube.tokens import KubeTokens
+from serviceidentity.adapters.kube.webhooks import KubeWebhookConfigurations
 from serviceidentity.adapters.kube.workloads import KubeWorkloads
 from serviceidentity.adapters.vault.connection import VaultConnection
 from serviceidentity.adapters.vault.pki import VaultPki
@@ -30,6 +31,7 @@ from serviceidentity.adapters.vault.session import VaultSession
 from serviceidentity.adapters.vault.settings import default_connection, from_environment
 from serviceidentity.adapters.vault.transit import TransitKey
 from serviceidentity.adapters.web.fetch import fetch
+from serviceidentity.adapters.web.reviews import ReviewEndpoint
 from serviceidentity.adapters.web.server import HttpsServer
 from serviceidentity.app.encryption import EncryptionSettings, MasterKeys, MasterKeySecret
 from serviceidentity.app.engine import Engine, system_clock
@@ -38,6 +40,7 @@ from serviceidentity.app.keyguard import KeyEncryption, KeyEncryptionKeys
 from serviceidentity.app.leadership import LeaseLeadership
 from serviceidentity.app.operator import Lists, Operator
 from serviceidentity.app.ports import Secrets
+from serviceidentity.app.webhook.trusted import TrustedWebhook
 from serviceidentity.config import Config, from_process
 from serviceidentity.domain.access.spec import VARIABLES as ACCESS_VARIABLES
 from serviceidentity.errors import PortError
@@ -79,9 +82,14 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
         else None,
     )
 
+    certificate = ServingCertificate(engine.inventory, secret_store, config.jwks_secret, system_clock)
+    webhook = TrustedWebhook(KubeWebhookConfigurations(client), certificate.read, system_clock)
+
     async def background() -> None:
         # Side by side: trouble in one is not the end of the other.
-        await asyncio.gather(events.run(), *([vault.keep()] if vault else []), return_exceptions=True)
+        others = [vault.keep()] if vault else []
+        others += [webhook.run()] if config.jwks_address else []
+        await asyncio.gather(events.run(), *others, return_exceptions=True)
 
     async def close() -> None:
         await engine.connections.close()
@@ -103,9 +111,8 @@ async def build(config: Config, stop: asyncio.Event) -> Operator:
     def https() -> HttpsServer | None:
         if config.jwks_address is None:
             return None
-        serving = engine.serving(lambda: operator.complete)
-        certificate = ServingCertificate(engine.inventory, secret_store, config.jwks_secret, system_clock)
-        return HttpsServer(*config.jwks_address, serving.answer, certificate.read)
+        serving, review = engine.serving(lambda: operator.complete), ReviewEndpoint(engine.reviews().answer)
+        return HttpsServer(*config.jwks_address, serving.answer, certificate.read, review=review)
 
     server = https()
     operator = Operator(

@@ -34,6 +34,7 @@ from serviceidentity.app.vault.leases import Leases
 from serviceidentity.app.vault.ports import VaultServers
 from serviceidentity.app.vault.reader import Reader
 from serviceidentity.app.vault.sources import VaultSources
+from serviceidentity.app.webhook.reviews import Reviews
 from serviceidentity.domain.model import ENCRYPTION_KEYS, Key, Kind, StoreKind, TrustDomain, vault_connection_key
 from serviceidentity.domain.policy.spec import Compile, no_expressions
 from serviceidentity.domain.vault.spec import DEFAULT_CONNECTION, ConnectionSpec
@@ -149,6 +150,10 @@ class Engine:
         """Return what answers at the operator's address, for as long as there is an inventory: no work is needed."""
         denials = Admission(self.inventory, self._trust).denials
         return Serving(self.inventory, self._trust.of, self._jwks_url, self._clock, complete, denials)
+
+    def reviews(self) -> Reviews:
+        """Return what answers the API server about objects of ours. It needs no inventory."""
+        return Reviews(self.inventory.readers)
 
     async def open_keys(self) -> None:
         """Decrypt the authorities' keys ahead of the first work, as far as that goes: else identities would wait."""

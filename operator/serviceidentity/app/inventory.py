@@ -84,6 +84,16 @@ class Inventory:
         self._of_domain: defaultdict[str, set[Key]] = defaultdict(set)
         self._of_account: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
 
+    @property
+    def readers(self) -> Mapping[str, Callable[[Mapping[str, Any]], object]]:
+        """What an object's JSON is read with, by kind: each raises InvalidSpecError, which is what its status says."""
+        return {
+            Kind.SERVICE_IDENTITY: self._read_identity,
+            Kind.TRUST_DOMAIN: self._read_domain,
+            Kind.VAULT_CONNECTION: self.connections.read,
+            Kind.ACCESS_POLICY: self.policies.read,
+        }
+
     def put_identity(self, body: Mapping[str, Any]) -> set[Key]:
         """Take in a ServiceIdentity as the API has it."""
         meta = body["metadata"]

@@ -108,3 +108,28 @@ class TokenRequests(Protocol):
     async def own(self, audiences: tuple[str, ...], lifetime: timedelta) -> KeyMaterial:
         """Have a token of the operator's own account made. RejectedError: it does not run as one."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookConfiguration:
+    """A ValidatingWebhookConfiguration: what the API server trusts of each webhook of ours in it, by its name."""
+
+    name: str
+    uid: str
+    version: str
+    authorities: Mapping[str, bytes]
+
+
+class WebhookConfigurations(Protocol):
+    """ValidatingWebhookConfigurations."""
+
+    async def read(self, name: str) -> WebhookConfiguration | None:
+        """Read one. Raises ForbiddenError without the right to."""
+        ...
+
+    async def trust(self, found: WebhookConfiguration, authorities: bytes) -> None:
+        """Have the API server trust these certificates, in PEM, for each webhook in `found`, or raise ConflictError.
+
+        Nothing else is touched.
+        """
+        ...

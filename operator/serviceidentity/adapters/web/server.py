@@ -1,4 +1,4 @@
-"""HTTPS for what anybody may read: GET and HEAD, TLS 1.2 and later, a certificate that may change at any time.
+"""HTTPS for what anybody may read, and the API server's reviews: TLS 1.2 and later, a certificate that may change.
 
 aiohttp speaks HTTP. Accepting connections is done here, because each of them gets the newest certificate, and because
 those that are still at their TLS handshake have to count as well.
@@ -18,7 +18,9 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from serviceidentity.adapters.memory_file import no_password, readable
+from serviceidentity.adapters.web.reviews import ReviewEndpoint
 from serviceidentity.app.jwt.serving import TEXT, Answer
+from serviceidentity.app.webhook.reviews import PATH
 from serviceidentity.domain.material import KeyMaterial, MalformedError, SecretView
 from serviceidentity.errors import PortError, SettingsError
 
@@ -70,6 +72,7 @@ class HttpsServer:
         route: Route,
         read_certificate: ReadCertificate,
         *,
+        review: ReviewEndpoint | None = None,
         most_connections: int = MOST_CONNECTIONS,
         most_of_one_client: int = MOST_OF_ONE_CLIENT,
         idle: float = IDLE_AT_MOST,
@@ -78,6 +81,7 @@ class HttpsServer:
         farewell: float = FAREWELL,
         look_every: float = LOOK_EVERY,
     ) -> None:
+        """`review` answers at a path of its own; without it there is no such path."""
         self._address = (host, port)
         self._route = route
         self._read_certificate = read_certificate
@@ -86,6 +90,7 @@ class HttpsServer:
         self._clients: Counter[str] = Counter()
         self._idle, self._handshake, self._lives, self._farewell = idle, handshake, lives, idle + farewell
         self._look_every = look_every
+        self._review = review
         self._version: tuple[str, int] | None = None
         self._context: ssl.SSLContext | None = None
         self._trouble = ""
@@ -206,6 +211,11 @@ class HttpsServer:
             transport.abort()
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
+        if self._review is not None and request.rel_url.raw_path == PATH:
+            response = _response(await self._review.answer(request))
+            # A POST on a connection that the server gives up for being idle is lost: clients don't send it again.
+            response.force_close()
+            return response
         if request.method not in ("GET", "HEAD"):
             return _response(Answer(405, {"Content-Type": TEXT, "Allow": "GET, HEAD"}, b"method not allowed\n"))
         response = _response(self._route(request.rel_url.raw_path, request.headers.get("If-None-Match")))
@@ -217,7 +227,7 @@ class HttpsServer:
         """Log what is in the way, once."""
         if trouble != self._trouble:
             self._trouble = trouble
-            logger.warning("JWK Sets: %s", trouble)
+            logger.warning("serving: %s", trouble)
 
 
 class _Http(web.Server):

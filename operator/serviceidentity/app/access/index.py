@@ -47,7 +47,7 @@ class PolicyIndex:
     """Part of the inventory. Each `put` and `drop` returns the keys to wake."""
 
     def __init__(self, compile_access: Compile) -> None:
-        self._read = partial(access_policy, compile_rule=compile_access)
+        self.read = partial(access_policy, compile_rule=compile_access)
         self.entries: dict[Key, Entry[AccessPolicy]] = {}
         self.bundles = BundleMaps()
         self._of_namespace: defaultdict[str, set[Key]] = defaultdict(set)
@@ -59,7 +59,7 @@ class PolicyIndex:
         old = self.entries.get(key)
         if is_older(body, old):
             return set()
-        new = self.entries[key] = read_entry(body, self._read, old)
+        new = self.entries[key] = read_entry(body, self.read, old)
         self._of_namespace[key.namespace].add(key)
         if old is not None and new.meta == old.meta:
             return set() if new.status == old.status else {key}

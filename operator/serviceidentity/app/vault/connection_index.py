@@ -15,6 +15,7 @@ class ConnectionIndex:
     """Part of the inventory. Each `put` and `drop` returns the keys to wake."""
 
     def __init__(self) -> None:
+        self.read = vault_connection
         self.entries: dict[str, Entry[VaultConnection]] = {}
         self._users: defaultdict[str, set[Key]] = defaultdict(set)
 
@@ -24,7 +25,7 @@ class ConnectionIndex:
         old = self.entries.get(name)
         if is_older(body, old):
             return set()
-        new = self.entries[name] = read_entry(body, vault_connection, old)
+        new = self.entries[name] = read_entry(body, self.read, old)
         if old is not None and new.meta == old.meta:
             return set() if new.status == old.status else {vault_connection_key(name)}
         same = old is not None and old.meta.deleting == new.meta.deleting and _spec(old) == _spec(new)
