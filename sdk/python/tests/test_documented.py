@@ -124,6 +124,8 @@ def test_vault(monkeypatch, tmp_path):
         ("hardening", "pydantic", "hardening"),
         ("hardening.redis", "redis", "redis"),
         ("vault", "hvac", "vault"),
+        ("postgres", "psycopg", "postgres"),
+        ("postgres", "psycopg_pool", "postgres"),
     ],
 )
 def test_an_import_says_which_extra_is_missing(module, missing, extra):

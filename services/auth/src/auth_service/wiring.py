@@ -11,20 +11,22 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from auth_service.adapters.accounts import PostgresAccounts
-from auth_service.adapters.database import Database, watch_login
+from auth_service.adapters.migrations import SCHEMA
 from auth_service.adapters.revocations import SharedRevocations
 from auth_service.adapters.signing import PublishedKeys, SigningKey, watch_signing
 from auth_service.app.sessions import ACCESS_LIFETIME, Sessions
 from auth_service.domain.passwords import OWASP, Cost, Passwords
-from auth_service.errors import UnavailableError
+from auth_service.errors import RejectedError, UnavailableError
 from auth_service.http.api import Parts, create_app
 from auth_service.http.metrics import Metrics
 from auth_service.settings import Settings
 from serviceidentity_sdk.asgi import Application
+from serviceidentity_sdk.credentials import Watch
 from serviceidentity_sdk.hardening.redis import RedisCounts
 from serviceidentity_sdk.jwt import TokenSigner, TokenVerifier
 from serviceidentity_sdk.jwt.jose import Algorithm
 from serviceidentity_sdk.jwt.revocations_redis import RedisRevocations
+from serviceidentity_sdk.postgres import Login, PostgresPool, watch_login
 
 _LOG: Final = logging.getLogger("auth_service")
 _PRUNE_EVERY: Final = 3600.0  # seconds
@@ -39,13 +41,13 @@ def now() -> datetime:
 def application(
     settings: Settings, *, cost: Cost = OWASP, interval: float = 2.0, prune_every: float = _PRUNE_EVERY
 ) -> Application:
-    """Return the whole service; its lifespan opens and closes connections. Raises CredentialError.
+    """Return the whole service; its lifespan opens and closes connections. Raises CredentialError, RejectedError.
 
     In seconds, `interval` is how often mounted files are looked at, `prune_every` how often old sessions are forgotten.
     """
     login, signing = watch_login(settings.login, interval), watch_signing(settings.jwt, interval)
     redis = Redis.from_url(settings.redis)
-    database, revocations = Database(settings.database, login), RedisRevocations(redis)
+    database, revocations = _database(settings, login), RedisRevocations(redis)
     accounts = PostgresAccounts(database)
     key, issuer, audience = SigningKey(signing), settings.issuer, settings.audience
     signer = TokenSigner(key, issuer=issuer, audience=audience, lifetime=ACCESS_LIFETIME, longest=ACCESS_LIFETIME)
@@ -80,13 +82,20 @@ def application(
             verifier=verifier,
             counts=RedisCounts(redis, timeout=_REDIS_TIMEOUT),
             jwks=lambda: signing.current.jwks,
-            ready=database.ready,
+            ready=lambda: database.ready("SELECT 1 FROM schema_migrations LIMIT 1"),
             metrics=metrics,
             lifespan=lifespan,
             origins=settings.origins,
             trusted_hops=settings.trusted_hops,
         )
     )
+
+
+def _database(settings: Settings, login: Watch[Login]) -> PostgresPool:
+    try:
+        return PostgresPool(settings.database, login, name="auth-service", search_path=[SCHEMA])
+    except ValueError as error:
+        raise RejectedError(f"AUTH_DATABASE: {error}") from None
 
 
 async def _prune(accounts: PostgresAccounts, every: float) -> None:

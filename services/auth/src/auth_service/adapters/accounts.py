@@ -1,18 +1,22 @@
 """Accounts and sessions in PostgreSQL. Values are parameters, never part of a statement's text."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import psycopg
 
-from auth_service.adapters.database import Connection, Database
 from auth_service.app.ports import Rotation, Session
 from auth_service.domain import refresh
 from auth_service.domain.accounts import Account
 from auth_service.domain.refresh import Seen, Verdict
-from auth_service.errors import RejectedError
+from auth_service.errors import RejectedError, UnavailableError
+from serviceidentity_sdk.postgres import Connection, PostgresError, PostgresPool, RefusedError
+
+_LOG: Final = logging.getLogger("auth_service.database")
+T = TypeVar("T")
 
 _ACCOUNT: Final = """
 SELECT u.id, u.name, u.password_hash, u.disabled,
@@ -33,14 +37,14 @@ SELECT t.expires_at, t.used_at, t.successor, next.hash IS NOT NULL AND next.used
 class PostgresAccounts:
     """The port `Accounts`, in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresPool) -> None:
         self._database = database
 
     async def find(self, name: str) -> Account | None:
         async def work(connection: Connection) -> Account | None:
             return await _account(connection, _ACCOUNT + "WHERE u.name = %s", name)
 
-        return await self._database.run(work)
+        return await self._run(work)
 
     async def replace_hash(self, account: UUID, old: str, new: str) -> None:
         async def work(connection: Connection) -> None:
@@ -48,7 +52,7 @@ class PostgresAccounts:
                 "UPDATE users SET password_hash = %s WHERE id = %s AND password_hash = %s", (new, account, old)
             )
 
-        await self._database.run(work)
+        await self._run(work)
 
     async def open_session(self, session: Session, token: bytes, now: datetime) -> None:
         async def work(connection: Connection) -> None:
@@ -59,7 +63,7 @@ class PostgresAccounts:
             )
             await _store(connection, token, session, now)
 
-        await self._database.run(work)
+        await self._run(work)
 
     async def rotate(
         self, token: bytes, successor: bytes, now: datetime, judge: Callable[[Seen | None, datetime], Verdict]
@@ -89,7 +93,7 @@ class PostgresAccounts:
                 )
             return Rotation(verdict, session, account)
 
-        return await self._database.run(work)
+        return await self._run(work)
 
     async def end_sessions(self, account: UUID, session: UUID | None, now: datetime, since: datetime) -> list[UUID]:
         async def work(connection: Connection) -> list[UUID]:
@@ -105,7 +109,7 @@ class PostgresAccounts:
             )
             return [UUID(str(one)) for (one,) in await found.fetchall()]
 
-        return await self._database.run(work)
+        return await self._run(work)
 
     async def prune(self, before: datetime) -> int:
         """Forget sessions whose end came before this; return how many. Their tokens go with them."""
@@ -113,7 +117,16 @@ class PostgresAccounts:
         async def work(connection: Connection) -> int:
             return (await connection.execute("DELETE FROM sessions WHERE ends_at < %s", (before,))).rowcount
 
-        return await self._database.run(work)
+        return await self._run(work)
+
+    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        try:
+            return await self._database.run(work)
+        except RefusedError as error:
+            _LOG.error("%s", error)  # a fault of this service, or of the rights of its users
+            raise UnavailableError("the database refuses") from None
+        except PostgresError:
+            raise UnavailableError("the database does not answer") from None
 
 
 def add_user(
