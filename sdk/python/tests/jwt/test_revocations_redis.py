@@ -48,6 +48,16 @@ def test_a_token_and_a_session_are_revoked_and_others_are_not(server):
     assert within(server, work) == [True, True, False, False, True, True, False, False]
 
 
+def test_what_was_narrowed_from_a_revoked_token_is_revoked(server):
+    async def work(client):
+        found = RedisRevocations(client)
+        await found.revoke(soon(minutes=15), jti=["t1"])
+        asked = [["t1"], ["t0", "t1"], ["t1", "t0"], ["t0"], [], [1, None, ["t1"]], "t1", {"t1": 1}]
+        return [await found.is_revoked({"jti": "t9", "parents": parents}) for parents in asked]
+
+    assert within(server, work) == [True, True, True, False, False, False, False, False]
+
+
 def test_nothing_is_kept_longer_than_the_last_token_lives(server):
     async def work(client):
         await RedisRevocations(client).revoke(soon(minutes=15), jti=["t1"], sid=["s1"])

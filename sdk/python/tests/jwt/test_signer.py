@@ -19,6 +19,7 @@ from serviceidentity_sdk.jwt import (
     read_key_set,
     read_token_key,
 )
+from serviceidentity_sdk.jwt.claims import token_ids
 
 from .tokens import NOW, PAIRS, SECONDS, Pair, jwks
 
@@ -171,6 +172,36 @@ def test_a_narrower_token_says_less_and_who_acts():
         "sub": "payment-service",
         "act": {"sub": "order-service"},
     }
+
+
+class List:
+    """Revocations as RedisRevocations has them, in memory."""
+
+    def __init__(self, *revoked):
+        self.revoked = set(revoked)
+
+    async def is_revoked(self, claims):
+        return bool(self.revoked & {*token_ids(claims), claims.get("sid")})
+
+
+def test_what_revokes_the_callers_token_revokes_what_was_narrowed_from_it():
+    first = caller(claims={"sid": "session-1"})
+    text = signer(ORDERS, issuer="o").narrow(first, service="o", audience="p", permissions=["orders:read"])
+    second = verify(text, ORDERS, issuer="o", audience="p")
+    again = signer(AUTH, issuer="p").narrow(second, service="p", audience="bank", permissions=["orders:read"])
+    third = verify(again, AUTH, issuer="p", audience="bank")
+    assert [one.claims["sid"] for one in (first, second, third)] == ["session-1"] * 3
+    assert second.claims["parents"] == [first.claims["jti"]]
+    assert third.claims["parents"] == [first.claims["jti"], second.claims["jti"]]
+    for revoked in ("session-1", first.claims["jti"], second.claims["jti"], third.claims["jti"]):
+        with pytest.raises(TokenError, match="revoked"):
+            verify(again, AUTH, issuer="p", audience="bank", revocations=List(revoked))
+    verify(again, AUTH, issuer="p", audience="bank", revocations=List("another"))
+
+
+def test_nobody_says_himself_what_his_token_was_narrowed_from():
+    with pytest.raises(ValueError):
+        signer(AUTH).sign("user-1", claims={"parents": ["t1"]})
 
 
 def test_a_narrower_token_does_not_outlive_the_callers():

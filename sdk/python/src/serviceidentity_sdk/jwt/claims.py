@@ -80,6 +80,13 @@ def principal(claims: Mapping[str, Any]) -> Principal:
     )
 
 
+def token_ids(claims: Mapping[str, Any]) -> list[str]:
+    """Return the `jti` of the tokens this one was narrowed from, oldest first, then its own: each can be revoked."""
+    before = claims.get("parents")
+    found = [*before, claims.get("jti")] if isinstance(before, list) else [claims.get("jti")]
+    return [one for one in found if isinstance(one, str)]
+
+
 def _audiences(value: object) -> frozenset[str]:
     if isinstance(value, str):
         return frozenset({value})

@@ -6,6 +6,7 @@ from datetime import datetime
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from serviceidentity_sdk.jwt.claims import token_ids
 from serviceidentity_sdk.jwt.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ class RedisRevocations:
         self._timeout = timeout
 
     async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
-        """Say whether this token or its session is on the list. Raises UnavailableError."""
-        keys = [self._key(name, claims[name]) for name in _CLAIMS if isinstance(claims.get(name), str)]
+        """Say whether this token, one it was narrowed from, or its session is on the list. Raises UnavailableError."""
+        keys = [self._key("jti", one) for one in token_ids(claims)]
+        if isinstance(claims.get("sid"), str):
+            keys.append(self._key("sid", claims["sid"]))
         return bool(keys) and bool(await self._asked(lambda: self._client.exists(*keys)))
 
     async def revoke(self, until: datetime, *, jti: Collection[str] = (), sid: Collection[str] = ()) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from serviceidentity_sdk.credentials import CredentialError, Snapshot
 from serviceidentity_sdk.jwt import jose
-from serviceidentity_sdk.jwt.claims import DEFAULT_AUDIENCE, DEFAULT_ISSUER
+from serviceidentity_sdk.jwt.claims import DEFAULT_AUDIENCE, DEFAULT_ISSUER, token_ids
 from serviceidentity_sdk.jwt.jose import Key
 from serviceidentity_sdk.jwt.verifier import Verified, wall_clock
 from serviceidentity_sdk.permissions import granted_by
@@ -16,7 +16,9 @@ from serviceidentity_sdk.source import Source
 
 DEFAULT_LIFETIME: Final = timedelta(minutes=15)
 LONGEST_LIFETIME: Final = timedelta(hours=1)  # the default of spec.jwt.maxTokenTTL
-_SET_HERE: Final = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "roles", "permissions", "act"})
+_SET_HERE: Final = frozenset(
+    {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "roles", "permissions", "act", "parents"}
+)
 
 
 def read_token_key(snapshot: Snapshot) -> Key:
@@ -87,7 +89,8 @@ class TokenSigner:
         """Return a token with which `service`, this one, acts for a caller at one other service (RFC 8693 4.1).
 
         It has these permissions and no roles, and never more, nor for longer, than the caller's own token: ValueError.
-        The other service has to accept this signer's issuer.
+        The other service has to accept this signer's issuer. `sid` is that of the caller's token, and `parents` the
+        `jti` of every token it was narrowed from: what revokes one of those revokes this one.
         """
         if not permissions or isinstance(permissions, str):
             raise ValueError("a narrower token is for certain permissions")
@@ -97,10 +100,8 @@ class TokenSigner:
         end = min(now + int(self._checked(lifetime).total_seconds()), int(caller.claims["exp"]))
         if end <= now:
             raise ValueError("the caller's token has expired")
-        actor: dict[str, Any] = {"sub": service}
-        if isinstance(caller.claims.get("act"), dict):
-            actor["act"] = caller.claims["act"]
-        return self._signed(caller.principal.subject, audience, now, end, (), permissions, {}, actor)
+        derived = _derived(caller.claims, service)
+        return self._signed(caller.principal.subject, audience, now, end, (), permissions, {}, derived)
 
     def _signed(  # the claims of RFC 7519 one by one
         self,
@@ -111,18 +112,27 @@ class TokenSigner:
         roles: Collection[str],
         permissions: Collection[str],
         further: Mapping[str, Any],
-        actor: Mapping[str, Any] | None = None,
+        derived: Mapping[str, Any] | None = None,
     ) -> str:
         if not subject or isinstance(roles, str) or isinstance(permissions, str) or _SET_HERE & further.keys():
             raise ValueError("a subject is text, roles and permissions are lists, and other claims are not set twice")
         claims: dict[str, Any] = {**further, "iss": self._issuer, "sub": subject, "aud": audience}
         claims |= {"iat": now, "nbf": now, "exp": end, "jti": secrets.token_urlsafe(16)}
         claims |= {"roles": sorted(roles), "permissions": sorted(permissions)}
-        if actor is not None:
-            claims["act"] = actor
-        return jose.sign(claims, self._key.current)
+        return jose.sign(claims | dict(derived or {}), self._key.current)
 
     def _checked(self, lifetime: timedelta) -> timedelta:
         if not timedelta(seconds=1) <= lifetime <= self._longest:
             raise ValueError(f"a token lives between a second and {self._longest}")
         return lifetime
+
+
+def _derived(caller: Mapping[str, Any], service: str) -> dict[str, Any]:
+    """Return what a narrowed token says of its origin: who acts, and by what it can be revoked."""
+    before = caller.get("act")
+    found: dict[str, Any] = {"act": {"sub": service, "act": before} if isinstance(before, dict) else {"sub": service}}
+    if isinstance(caller.get("sid"), str):
+        found["sid"] = caller["sid"]
+    if parents := token_ids(caller):
+        found["parents"] = parents
+    return found

@@ -32,7 +32,7 @@ class Revocations(Protocol):
     """Says whether a token was revoked before its end."""
 
     async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
-        """Look at the verified claims: jti, sub, iat. Raises UnavailableError when that can't be said."""
+        """Look at the verified claims: jti, parents, sid, sub, iat. Raises UnavailableError when that can't be said."""
         ...
 
 
