@@ -75,3 +75,4 @@ def test_connections_are_kept_longer_than_clients_keep_them(mounted, pki, monkey
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     config = Config(lambda: None, tls, log_config=None)
     assert config.timeout_keep_alive > 5 and config.workers == 1
+    assert config.timeout_graceful_shutdown == 20  # a Pod has 30 seconds before it is killed
