@@ -59,6 +59,8 @@ status: $(VENV)/ready ## show it
 lock: $(VENV)/ready ## resolve the dependencies anew (versions and hashes, no addresses)
 	$(UV_COMPILE) --upgrade pyproject.toml --output-file requirements/runtime.txt
 	$(UV_COMPILE) --upgrade pyproject.toml --extra dev --output-file requirements/dev.txt
+	$(UV_COMPILE) services/auth/pyproject.toml --constraint requirements/dev.txt --no-emit-package serviceidentity-sdk \
+		--output-file requirements/auth-service.txt
 	$(UV_COMPILE) --upgrade --group go --output-file requirements/go.txt
 	$(UV_COMPILE) --upgrade --group node --output-file requirements/node.txt
 	$(UV_COMPILE) --upgrade --group build --output-file requirements/build.txt

@@ -1,22 +1,25 @@
-"""The command line: serve, migrate, add-role, add-user."""
+"""The command line: serve, migrate, and what an administrator does to roles and accounts."""
 
 import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 import uvicorn
 
-from auth_service.adapters import accounts, migrations
+from auth_service.adapters import accounts, administration, migrations
+from auth_service.app.sessions import ACCESS_LIFETIME, REVOKED_FOR
 from auth_service.domain.accounts import check_new, normalised
 from auth_service.domain.passwords import Passwords
 from auth_service.errors import AuthError, RejectedError, UnavailableError
 from auth_service.http.api import OPEN
 from auth_service.settings import read_settings
-from auth_service.wiring import application
+from auth_service.wiring import application, now
 from serviceidentity_sdk.config import SecretsError, load_secrets, read_secret
 from serviceidentity_sdk.credentials import CredentialError
 from serviceidentity_sdk.mtls import ClientCertificate, MutualTLS, MutualTLSMiddleware, Peers
@@ -54,6 +57,18 @@ def _parser() -> argparse.ArgumentParser:
     user.add_argument("name")
     user.add_argument("--role", action="append", default=[])
     user.set_defaults(command=_add_user)
+    for name, command, text in (
+        ("disable-user", _disable_user, "lock an account out and end its sessions"),
+        ("enable-user", _enable_user, "let an account log in again"),
+        ("set-password", _set_password, "read another password from standard input, and end the account's sessions"),
+    ):
+        found = commands.add_parser(name, help=f"{text}, as the owner")
+        found.add_argument("name")
+        found.set_defaults(command=command)
+    roles = commands.add_parser("set-roles", help="give an account exactly these roles, as the owner")
+    roles.add_argument("name")
+    roles.add_argument("roles", nargs="*")
+    roles.set_defaults(command=_set_roles)
     return parser
 
 
@@ -97,6 +112,48 @@ def _add_user(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
     with _connected(env) as connection:
         found = accounts.add_user(connection, normalised(chosen.name), Passwords().hash(password), chosen.role)
     print(found)  # noqa: T201
+
+
+def _disable_user(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
+    _ending_sessions(env, lambda *rest: administration.disable(rest[0], normalised(chosen.name), *rest[1:]))
+
+
+def _enable_user(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
+    with _connected(env) as connection:
+        administration.enable(connection, normalised(chosen.name))
+
+
+def _set_password(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
+    password = sys.stdin.readline().rstrip("\r\n")
+    check_new(chosen.name, password)
+    new = Passwords().hash(password)
+    _ending_sessions(env, lambda *rest: administration.set_password(rest[0], normalised(chosen.name), new, *rest[1:]))
+
+
+def _set_roles(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
+    with _connected(env) as connection:
+        administration.set_roles(connection, normalised(chosen.name), chosen.roles)
+
+
+def _ending_sessions(
+    env: Mapping[str, str], change: Callable[[administration.Owner, datetime, datetime], list[UUID]]
+) -> None:
+    """Make a change that ends sessions, then revoke their access tokens; doing it again does no harm."""
+    moment = now()
+    with _connected(env) as connection:
+        ended = change(connection, moment, moment - ACCESS_LIFETIME)
+    minutes = int(ACCESS_LIFETIME.total_seconds() // 60)
+    if not env.get("AUTH_REDIS"):
+        print(f"sessions have ended; without AUTH_REDIS, access tokens that are out live up to {minutes} minutes more")  # noqa: T201
+        return
+    try:
+        administration.revoke(env["AUTH_REDIS"], ended, moment + REVOKED_FOR)
+    except UnavailableError:
+        raise UnavailableError(
+            "done, and sessions have ended, but Redis does not answer: access tokens that are out live up to"
+            f" {minutes} minutes more; run it again to revoke them"
+        ) from None
+    print("sessions have ended, and their access tokens are revoked")  # noqa: T201
 
 
 def _connected(env: Mapping[str, str]) -> "psycopg.Connection[tuple[Any, ...]]":

@@ -5,6 +5,8 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -82,12 +84,33 @@ def test_it_serves_with_the_mounted_certificate_and_ends_when_told(env, pki, tmp
     assert token not in log
 
 
+def test_it_ends_in_time_with_a_client_connected_and_answers_what_is_under_way(env, pki, tmp_path):
+    with serve(env, tmp_path) as (url, child), client(pki, tmp_path) as idle, client(pki, tmp_path) as busy:
+        eventually(lambda: answers(idle, url), 30)
+        busy.get(f"{url}/healthz")
+        with ThreadPoolExecutor(1) as pool:
+
+            def body():
+                yield b'{"username": "alice", '
+                child.send_signal(signal.SIGTERM)
+                time.sleep(0.5)  # the request is under way while the server ends
+                yield f'"password": "{PASSWORD}"}}'.encode()
+
+            headers = {"content-type": "application/json"}
+            found = pool.submit(busy.post, f"{url}/login", content=body(), headers=headers)
+            assert found.result(20).status_code == 200
+        assert child.wait(20) in (0, -signal.SIGTERM)
+        assert not idle.is_closed
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
 def test_with_callers_only_they_may_and_probes(env, pki, tmp_path):
     address = tmp_path / "redis"  # an address with a password in it comes as a file
     address.write_text(env.pop("AUTH_REDIS"))
     env |= {"AUTH_CALLERS": spiffe_id("gateway"), "AUTH_REDIS_FILE": str(address)}
     with serve(env, tmp_path) as (url, _child), client(pki, tmp_path) as nobody:
         eventually(lambda: answers(nobody, url), 30)
+        assert nobody.get(f"{url}/readyz").status_code == 200
         assert nobody.post(f"{url}/login", json=BODY).status_code == 401
         with client(pki, tmp_path, "order-service") as other:
             assert other.post(f"{url}/login", json=BODY).status_code == 403

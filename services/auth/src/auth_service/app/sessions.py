@@ -16,6 +16,7 @@ from serviceidentity_sdk.jwt import TokenSigner
 
 ACCESS_LIFETIME: Final = timedelta(minutes=15)
 _MARGIN: Final = timedelta(minutes=1)  # a token signed while its session ends; clocks that differ
+REVOKED_FOR: Final = ACCESS_LIFETIME + _MARGIN  # from the end of a session on
 _AT_ONCE: Final = 4  # runs of argon2: each has 19 MiB, and a core for itself
 
 
@@ -72,7 +73,7 @@ class Sessions:
         now, successor = self._now(), refresh.new_token()
         found = await self._accounts.rotate(refresh.hashed(token), refresh.hashed(successor), now, refresh.judge)
         if found.verdict.ends_session and found.session is not None:
-            await self._revocations.revoke([found.session.id], now + ACCESS_LIFETIME + _MARGIN)
+            await self._revocations.revoke([found.session.id], now + REVOKED_FOR)
         if not found.verdict.granted or found.session is None or found.account is None:
             raise InvalidRefreshTokenError(found.verdict.value)
         return self._tokens(found.account, found.session, successor, now)
@@ -81,7 +82,7 @@ class Sessions:
         """End a session, or all of an account. Raises UnavailableError: then do it again, which does no harm."""
         now = self._now()
         ended = await self._accounts.end_sessions(account, session, now, now - ACCESS_LIFETIME)
-        await self._revocations.revoke(ended, now + ACCESS_LIFETIME + _MARGIN)
+        await self._revocations.revoke(ended, now + REVOKED_FOR)
 
     async def _verified(self, stored: str | None, password: str) -> bool:
         async with self._turns:
