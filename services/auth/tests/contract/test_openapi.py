@@ -1,5 +1,10 @@
 """The OpenAPI document is true: requests made of it, right and wrong, get the answers that it lists."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import hypothesis
 import pytest
 import schemathesis
@@ -8,6 +13,7 @@ from schemathesis.specs.openapi.checks import ignored_auth  # it makes up tokens
 
 from services.auth.tests.contract.servers import PASSWORD, bearer, elsewhere
 
+ROOT = Path(__file__).parents[4]
 PATHS = ["/login", "/refresh", "/logout", "/me", "/.well-known/jwks.json", "/healthz", "/readyz", "/metrics"]
 WITH_BODY = ["/login", "/refresh", "/logout"]
 NEEDS_TOKEN = ("/me", "/logout")
@@ -50,3 +56,25 @@ def test_right_requests_are_answered_as_the_document_says(served, client, operat
     token = found.json()["refresh_token"]
     refresh = operations["/refresh"].Case(body={"refresh_token": token}, media_type="application/json")
     assert refresh.call_and_validate(headers=elsewhere()).status_code == 200
+
+
+@pytest.mark.parametrize("authorised", [False, True])
+def test_the_command_line_of_schemathesis_finds_nothing(served, client, authorised):
+    """All its phases and checks; what is stateful in them needs links, and the document has none."""
+    command = [
+        Path(sys.executable).parent / "schemathesis",
+        "run",
+        f"{served.url}/openapi.json",
+        "--continue-on-failure",
+    ]
+    command += ["--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "10"]
+    if authorised:
+        command += ["-H", f"Authorization: Bearer {client.login().json()['access_token']}", "--exclude-path", "/logout"]
+    hooks = {"SCHEMATHESIS_HOOKS": "services.auth.tests.contract.openapi_hooks", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=os.environ | hooks, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Coverage" in done.stdout
+    found = client.get("/metrics").text  # the limits were not in the way
+    assert 'status="429"' not in found
