@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from auth_service.__main__ import main
+from auth_service.domain.passwords import Passwords
 from services.auth.tests.contract.servers import PASSWORD
 
 NEW = "another horse battery"
@@ -101,3 +102,19 @@ def test_while_redis_is_away_it_is_said_and_doing_it_again_revokes(bed, client, 
     with redis.Redis(unix_socket_path=redis_server.path) as found:
         assert found.keys("serviceidentity:revoked:sid:*")
     assert client.me(tokens["access_token"]).json() == {"error": "Token revoked"}
+
+
+@pytest.mark.parametrize("command", ["disable-user", "set-password"])
+def test_a_login_under_way_does_not_get_past_it(bed, client, run, monkeypatch, command):
+    bed.add(command)
+    changed = []
+
+    def verified(self, stored, password):
+        right = plain(self, stored, password)
+        changed.append(run(command, command, stdin=f"{NEW}\n")[0])  # between the look at the account and its session
+        return right
+
+    plain = Passwords.verify
+    monkeypatch.setattr(Passwords, "verify", verified)
+    assert client.login(command).status_code == 401
+    assert changed == [0]

@@ -59,7 +59,7 @@ def test_right_requests_are_answered_as_the_document_says(served, client, operat
 
 
 @pytest.mark.parametrize("authorised", [False, True])
-def test_the_command_line_of_schemathesis_finds_nothing(served, client, authorised):
+def test_the_command_line_of_schemathesis_finds_nothing(served, client, authorised, tmp_path):
     """All its phases and checks; what is stateful in them needs links, and the document has none."""
     command = [
         Path(sys.executable).parent / "schemathesis",
@@ -72,7 +72,7 @@ def test_the_command_line_of_schemathesis_finds_nothing(served, client, authoris
         command += ["-H", f"Authorization: Bearer {client.login().json()['access_token']}", "--exclude-path", "/logout"]
     hooks = {"SCHEMATHESIS_HOOKS": "services.auth.tests.contract.openapi_hooks", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, env=os.environ | hooks, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        command, env=os.environ | hooks, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Coverage" in done.stdout

@@ -54,16 +54,24 @@ class PostgresAccounts:
 
         await self._run(work)
 
-    async def open_session(self, session: Session, token: bytes, now: datetime) -> None:
-        async def work(connection: Connection) -> None:
+    async def open_session(self, session: Session, token: bytes, now: datetime, password_hash: str | None) -> bool:
+        async def work(connection: Connection) -> bool:
+            # The account's row is held: whoever disables it meanwhile waits, and then ends this session as well.
+            statement = (
+                "SELECT 1 FROM users WHERE id = %s AND NOT disabled"
+                " AND (%s::text IS NULL OR password_hash = %s) FOR SHARE"
+            )
+            if await _one(connection, statement, session.account, password_hash, password_hash) is None:
+                return False
             await connection.execute(
                 "INSERT INTO sessions (id, user_id, created_at, ends_at) VALUES (%s, %s, %s, %s)"
                 " ON CONFLICT DO NOTHING",
                 (session.id, session.account, now, session.ends_at),
             )
             await _store(connection, token, session, now)
+            return True
 
-        await self._run(work)
+        return await self._run(work)
 
     async def rotate(
         self, token: bytes, successor: bytes, now: datetime, judge: Callable[[Seen | None, datetime], Verdict]

@@ -39,8 +39,11 @@ class Accounts(Protocol):
         """Store another hash of the same password, unless the password was changed meanwhile."""
         ...
 
-    async def open_session(self, session: Session, token: bytes, now: datetime) -> None:
-        """Store a session with the hash of its first refresh token."""
+    async def open_session(self, session: Session, token: bytes, now: datetime, password_hash: str | None) -> bool:
+        """Store a session with the hash of its first refresh token.
+
+        Say no when the account is disabled by now, or has another password than the one with this hash.
+        """
         ...
 
     async def rotate(

@@ -54,14 +54,17 @@ class Sessions:
         right = await self._verified(None if account is None else account.password_hash, password)
         if account is None or account.disabled or not right:
             raise InvalidCredentialsError("name and password do not match")
-        if self._passwords.outdated(account.password_hash):
+        outdated = self._passwords.outdated(account.password_hash)
+        if outdated:
             async with self._turns:
                 new = await asyncio.to_thread(self._passwords.hash, password)
             await self._accounts.replace_hash(account.id, account.password_hash, new)
         now = self._now()
         session = Session(uuid4(), account.id, now + refresh.SESSION_LIFETIME)
         token = refresh.new_token()
-        await self._accounts.open_session(session, refresh.hashed(token), now)
+        seen = None if outdated else account.password_hash  # another login may have made an outdated one anew
+        if not await self._accounts.open_session(session, refresh.hashed(token), now, seen):
+            raise InvalidCredentialsError("the account has changed meanwhile")
         return self._tokens(account, session, token, now)
 
     async def refresh(self, token: str) -> Tokens:
