@@ -44,7 +44,7 @@ class Surroundings:
         """Return the text with mount paths and names of Services (`web.shop.svc`) as they are on this machine."""
         for mount in sorted(self.mounts, key=len, reverse=True):
             pattern = rf"(?<![\w./-]){re.escape(mount.rstrip('/'))}(?![\w.-])"
-            text = re.sub(pattern, lambda _, real=self.mounts[mount]: str(real), text)
+            text = re.sub(pattern, str(self.mounts[mount]).replace("\\", r"\\"), text)
         return _SERVICE.sub(self._address, text)
 
     def _address(self, found: "re.Match[str]") -> str:
