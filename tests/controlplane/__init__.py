@@ -9,19 +9,26 @@ Everything listens on 127.0.0.1 on free ports, lives in one temporary directory,
 from tests.controlplane.binaries import MissingProgramError
 from tests.controlplane.cluster import ControlPlane, KubectlError, NotOursError, start_control_plane
 from tests.controlplane.named import UnnamedContextError
+from tests.controlplane.node import Node, PodState, start_node
 from tests.controlplane.openbao import OpenBao
 from tests.controlplane.postgres import Postgres, start_postgres
 from tests.controlplane.processes import NotReadyError
+from tests.controlplane.redis import Redis, start_redis
 
 __all__ = [
     "ControlPlane",
     "KubectlError",
     "MissingProgramError",
+    "Node",
     "NotOursError",
     "NotReadyError",
     "OpenBao",
+    "PodState",
     "Postgres",
+    "Redis",
     "UnnamedContextError",
     "start_control_plane",
+    "start_node",
     "start_postgres",
+    "start_redis",
 ]

@@ -64,15 +64,20 @@ class Process:
         directory: Path,
         environment: Mapping[str, str] | None = None,
         *,
+        inherit: bool = True,
         cwd: Path | None = None,
         user: tuple[int, int] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
-        """Prepare a program; as root, it may run as another user (user and group ID)."""
+        """Prepare a program; as root, it may run as another user (user and group ID).
+
+        Unless told not to `inherit`, it has our environment too.
+        """
         self.name = name
         self.command = list(command)
         self.log = directory / f"{name}.log"
         self._environment = dict(environment) if environment else {}
+        self._inherit = inherit
         self._cwd = cwd
         self._user = user
         self._stop_signal = stop_signal
@@ -92,7 +97,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 cwd=self._cwd,
-                env=os.environ | self._environment,
+                env=os.environ | self._environment if self._inherit else self._environment,
                 start_new_session=True,  # Ctrl-C is for us alone; we decide in which order things end
             )
 
@@ -113,11 +118,16 @@ class Process:
         """How it ended: None while it runs or when it was never started, minus the signal's number when killed."""
         return None if self._child is None else self._child.poll()
 
+    def terminate(self) -> None:
+        """Ask the program to end; do not wait for it."""
+        if self._child is not None and self.running:
+            self._child.send_signal(self._stop_signal)
+
     def stop(self, timeout: float = 10) -> None:
         """Ask the program to end, and kill it when it has not done so after `timeout` seconds."""
         if self._child is None or not self.running:
             return
-        self._child.send_signal(self._stop_signal)
+        self.terminate()
         try:
             self._child.wait(timeout)
         except subprocess.TimeoutExpired:
