@@ -17,7 +17,7 @@ from tests.controlplane.operator import OperatorProcess
 from tests.controlplane.processes import free_port
 
 API: Final = "serviceidentity.dev/v1alpha1"
-MANIFESTS: Final = Path(__file__).resolve().parents[1] / "shop"
+MANIFESTS: Final = Path(__file__).resolve().parents[1] / "quickstart"
 SERVICES: Final = ("order-service", "payment-service", "inventory-service")
 WRITTEN_BY_THE_OPERATOR: Final = frozenset({"secrets", "configmaps", "serviceidentities", "trustdomains"})
 
