@@ -1,0 +1,1 @@
+"""A shop of five services that use every credential the operator hands out; docs/shop.md is the tour."""
