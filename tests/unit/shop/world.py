@@ -57,7 +57,7 @@ class World:
         self.keys = {name: secrets.token_bytes(32) for name in SERVICES}
         self.issuers = {name: make_key() for name in ("auth-service", "order-service")}
         self.signing, trusted = make_key()
-        self.path, self.volumes = path, {}
+        self.path, self.volumes, self.settings = path, {}, {}
         self.mount("trust", {"ca.crt": self.pki.roots, "jwks.json": trusted})
         for name, (_, jwks) in self.issuers.items():
             self.mount(f"{name}-jwks", {"jwks.json": jwks})
@@ -116,10 +116,16 @@ class World:
 
     # Services.
 
+    def restart(self, name):
+        """Start a service anew, with what is mounted now."""
+        self.apps[name] = self._service(name)
+
     def _stack(self, name):
+        if name not in self.settings:
+            self.settings[name] = self._settings(name)
         return Stack(
             name,
-            self._settings(name),
+            self.settings[name],
             redis=self.redis,
             transport=lambda called: Wire(self, name, called),
             clock=lambda: self.now,
