@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 N ?= 1000
 UV_COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --quiet
+SHOP_EXTRAS = asgi uvicorn httpx redis hardening postgres policy
 
 .PHONY: help demo test unit contract e2e lint types contracts check bench bench-sdk up down status lock image clean
 
@@ -64,6 +65,8 @@ lock: $(VENV)/ready ## resolve the dependencies anew (versions and hashes, no ad
 	$(UV_COMPILE) --upgrade --group go --output-file requirements/go.txt
 	$(UV_COMPILE) --upgrade --group node --output-file requirements/node.txt
 	$(UV_COMPILE) --upgrade --group build --output-file requirements/build.txt
+	$(UV_COMPILE) --upgrade --constraint requirements/dev.txt $(SHOP_EXTRAS:%=--extra %) sdk/python/pyproject.toml \
+		examples/shop/requirements.in --output-file requirements/shop.txt
 
 image: ## build the container image with buildah or docker
 	$(shell command -v buildah >/dev/null && echo buildah bud || echo docker build) -t serviceidentity-operator .

@@ -75,7 +75,7 @@ class Journal:
             if message["type"] == "http.response.start":
                 line["status"] = message["status"]
             elif message["type"] == "http.response.body" and line["status"] in _REFUSED:
-                line.setdefault("reason", _error_in(message.get("body", b"")))
+                line.setdefault("reason", _reason_in(message.get("body", b"")))
             await send(message)
 
         try:
@@ -106,12 +106,12 @@ def _credentials(scope: Scope) -> dict[str, Any]:
     return found
 
 
-def _error_in(body: bytes) -> str | None:
+def _reason_in(body: bytes) -> str | None:
     try:
         found = json.loads(body)
     except ValueError:
         return None
-    return str(found["error"]) if isinstance(found, dict) and "error" in found else None
+    return (found.get("reason") or found.get("error")) if isinstance(found, dict) else None
 
 
 def _where(error: BaseException) -> str:

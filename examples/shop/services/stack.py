@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 from fastapi import Depends, FastAPI
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from starlette.requests import HTTPConnection, Request
@@ -90,9 +90,7 @@ class Stack:
         self._write, self._transport = write, transport
         self._interval = float(settings.look_every)
         self._open: list[AbstractAsyncContextManager[Any]] = []
-        self._redis = redis or Redis.from_url(
-            settings.redis, socket_timeout=_REDIS, socket_connect_timeout=_REDIS, retry=Retry(NoBackoff(), 1)
-        )
+        self._redis = redis or _redis(settings.redis)
         self.tls = MutualTLS(settings.tls, settings.trust, interval=self._interval)  # followed by mtls.server.run
         self._clock = clock
         self._pool: PostgresPool | None = None
@@ -193,6 +191,12 @@ class Stack:
     def _with(self, resource: Resource) -> Resource:
         self._open.append(resource)
         return resource
+
+
+def _redis(url: str) -> Redis:
+    """Return a client that waits for a connection in a burst, and for nothing longer than a request can."""
+    options: dict[str, Any] = {"socket_timeout": _REDIS, "socket_connect_timeout": _REDIS, "timeout": _REDIS}
+    return Redis.from_pool(BlockingConnectionPool.from_url(url, retry=Retry(NoBackoff(), 1), **options))
 
 
 def service_of(request: HTTPConnection) -> dict[str, str]:
