@@ -20,7 +20,7 @@ _ATTEMPTS: Final = 2
 
 
 class Next:
-    """Another service. All that is asked of it may be done twice, so what failed before an answer is asked once more."""
+    """Another service. What is asked of it may be done twice, so what failed before an answer is asked once more."""
 
     def __init__(self, name: str, client: httpx.AsyncClient) -> None:
         self._name = name

@@ -1,5 +1,6 @@
 """What is committed for a cluster agrees with itself and with what the services read."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,12 @@ def test_what_is_missing_or_wrong_is_named_all_at_once():
     with pytest.raises(SettingsError) as refused:
         read_settings("payment", env)
     assert str(refused.value) == "missing or wrong: SHOP_CALLERS, SHOP_DATABASE, SHOP_LOOK_EVERY, SHOP_TLS"
+
+
+def test_the_services_stand_on_the_sdk_alone():
+    for file in (SHOP / "services").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        names = [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]
+        names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+        tops = {name.split(".")[0] for name in names}
+        assert not tops & {"serviceidentity", "kopf", "kubernetes", "tests"}, file
