@@ -136,6 +136,13 @@ def test_the_customers_own_token_is_no_good_at_payment(world):
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid token"})
 
 
+def test_a_narrowed_token_of_a_session_that_is_over(world):
+    token = narrowed(world)
+    world.redis.revoke("session-of-alice")
+    answer = send(world, "payment-service", token=token)
+    assert (answer.status_code, answer.json()) == (401, {"error": "Token revoked"})
+
+
 def test_a_token_of_order_service_for_somebody_else_is_no_good_at_payment(world):
     answer = send(world, "payment-service", token=narrowed(world, audience="microservices"))
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid token"})
