@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from serviceidentity_sdk import asgi
 from serviceidentity_sdk.asgi import Application, Message, Receive, Scope, Send
-from serviceidentity_sdk.jwt.jose import header_of
+from serviceidentity_sdk.jwt import jose
 from serviceidentity_sdk.policy import Decision
 from serviceidentity_sdk.principal import Kind, Principal, principal_of
 
@@ -101,7 +101,7 @@ def _credentials(scope: Scope) -> dict[str, Any]:
     if signer is not None:
         found["signature"] = str(signer.claims["keyID"])[:_SHOWN]
     if user is not None:
-        key_id = header_of(asgi.header(scope, b"authorization")[0].split()[-1]).key_id
+        key_id = jose.read(asgi.header(scope, b"authorization")[0].split()[-1]).header.key_id
         found |= {"subject": user.subject, "token": key_id and key_id[:_SHOWN]}
     return found
 
