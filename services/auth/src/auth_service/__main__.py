@@ -20,6 +20,7 @@ from auth_service.errors import AuthError, RejectedError, UnavailableError
 from auth_service.http.api import OPEN
 from auth_service.settings import read_settings
 from auth_service.wiring import application, now
+from serviceidentity_sdk.asgi import Application
 from serviceidentity_sdk.config import SecretsError, load_secrets, read_secret
 from serviceidentity_sdk.credentials import CredentialError
 from serviceidentity_sdk.mtls import ClientCertificate, MutualTLS, MutualTLSMiddleware, Peers
@@ -74,20 +75,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
     settings = read_settings(env)
-    app: Any = application(settings)
     options: dict[str, Any] = {"server_header": False, "proxy_headers": False, "access_log": False}
     options["timeout_graceful_shutdown"] = _LAST_WORDS
     if chosen.plain:
-        uvicorn.run(app, host="127.0.0.1", port=chosen.port, **options)
+        uvicorn.run(application(settings), host="127.0.0.1", port=chosen.port, **options)
         return
     if settings.tls is None:
         raise RejectedError("missing: AUTH_TLS, where the certificate is mounted")
-    tls = MutualTLS(settings.tls, settings.trust)
-    if settings.callers:
-        allowed = Peers(spiffe_ids=settings.callers)
-        app = MutualTLSMiddleware(app, tls=tls, allowed=allowed, exempt=OPEN)
+    tls = MutualTLS(settings.tls, settings.trust, interval=settings.look_every)
+
+    def guard(app: Application) -> Application:
+        if not settings.callers:
+            return app
+        return MutualTLSMiddleware(app, tls=tls, allowed=Peers(spiffe_ids=settings.callers), exempt=OPEN)
+
     run(
-        app,
+        application(settings, guard=guard),
         tls,
         host=chosen.host,
         port=chosen.port,

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -14,10 +14,12 @@ from auth_service.adapters.accounts import PostgresAccounts
 from auth_service.adapters.migrations import SCHEMA
 from auth_service.adapters.revocations import SharedRevocations
 from auth_service.adapters.signing import PublishedKeys, SigningKey, watch_signing
-from auth_service.app.sessions import ACCESS_LIFETIME, Sessions
+from auth_service.app.sessions import Sessions
 from auth_service.domain.passwords import OWASP, Cost, Passwords
+from auth_service.domain.refresh import ACCESS_LIFETIME
 from auth_service.errors import RejectedError, UnavailableError
-from auth_service.http.api import Parts, create_app
+from auth_service.http.access_log import AccessLog
+from auth_service.http.api import OPEN, WITH_TOKEN, WITHOUT_TOKEN, Parts, create_app
 from auth_service.http.metrics import Metrics
 from auth_service.settings import Settings
 from serviceidentity_sdk.asgi import Application
@@ -39,18 +41,30 @@ def now() -> datetime:
 
 
 def application(
-    settings: Settings, *, cost: Cost = OWASP, interval: float = 2.0, prune_every: float = _PRUNE_EVERY
+    settings: Settings,
+    *,
+    cost: Cost = OWASP,
+    interval: float | None = None,
+    prune_every: float = _PRUNE_EVERY,
+    guard: Callable[[Application], Application] = lambda app: app,
 ) -> Application:
     """Return the whole service; its lifespan opens and closes connections. Raises CredentialError, RejectedError.
 
-    In seconds, `interval` is how often mounted files are looked at, `prune_every` how often old sessions are forgotten.
+    In seconds, `interval` is how often mounted files are looked at if not as settings say, `prune_every` how often old
+    sessions are forgotten. `guard` puts another layer around it, and the access log is around that.
     """
+    interval = settings.look_every if interval is None else interval
     login, signing = watch_login(settings.login, interval), watch_signing(settings.jwt, interval)
     redis = Redis.from_url(settings.redis)
-    database, revocations = _database(settings, login), RedisRevocations(redis)
+    database, revocations = _database(settings, login), RedisRevocations(redis, timeout=_REDIS_TIMEOUT)
     accounts = PostgresAccounts(database)
     key, issuer, audience = SigningKey(signing), settings.issuer, settings.audience
-    signer = TokenSigner(key, issuer=issuer, audience=audience, lifetime=ACCESS_LIFETIME, longest=ACCESS_LIFETIME)
+    signer = TokenSigner(
+        key, issuer=issuer, audience=audience, lifetime=settings.access_lifetime, longest=ACCESS_LIFETIME
+    )
+    sessions = Sessions(
+        accounts, SharedRevocations(revocations), signer, Passwords(cost), now, access_lifetime=settings.access_lifetime
+    )
     verifier = TokenVerifier(
         PublishedKeys(signing),
         issuer=issuer,
@@ -76,9 +90,9 @@ def application(
                 with suppress(asyncio.CancelledError):
                     await task
 
-    return create_app(
+    app = create_app(
         Parts(
-            sessions=Sessions(accounts, SharedRevocations(revocations), signer, Passwords(cost), now),
+            sessions=sessions,
             verifier=verifier,
             counts=RedisCounts(redis, timeout=_REDIS_TIMEOUT),
             jwks=lambda: signing.current.jwks,
@@ -89,6 +103,14 @@ def application(
             trusted_hops=settings.trusted_hops,
         )
     )
+    app = guard(app)
+    if not settings.access_log:
+        return app
+
+    def facts() -> dict[str, str | None]:
+        return {"token": signing.current.key.key_id[:8], "database": login.current.user}
+
+    return AccessLog(app, paths=(*WITHOUT_TOKEN, *WITH_TOKEN), exempt=OPEN, facts=facts)
 
 
 def _database(settings: Settings, login: Watch[Login]) -> PostgresPool:

@@ -1,5 +1,6 @@
 """`auth-service serve`, as a Pod runs it."""
 
+import json
 import os
 import signal
 import ssl
@@ -104,6 +105,24 @@ def test_it_ends_in_time_with_a_client_connected_and_answers_what_is_under_way(e
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
+def test_the_access_log_names_services_and_credentials_and_no_customer(env, pki, tmp_path, signing):
+    env |= {"AUTH_CALLERS": spiffe_id("gateway"), "AUTH_ACCESS_LOG": "on", "AUTH_ACCESS_SECONDS": "20"}
+    with serve(env, tmp_path) as (url, _child), client(pki, tmp_path) as nobody:
+        eventually(lambda: answers(nobody, url), 30)
+        nobody.post(f"{url}/login", json=BODY)
+        with client(pki, tmp_path, "gateway") as gateway:
+            assert gateway.post(f"{url}/login", json=BODY).json()["expires_in"] == 20
+            gateway.get(f"{url}/alice")
+    log = (tmp_path / "log").read_text()
+    assert "alice" not in log
+    refused, good, elsewhere = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
+    assert (refused["status"], refused["reason"], "caller" in refused) == (401, "Client certificate required", False)
+    assert (good["status"], good["caller"], good["action"]) == (200, "gateway", "POST /login")
+    assert (good["token"], len(good["certificate"])) == (signing.pair.kid[:8], 8)
+    assert good["database"].startswith("v-auth-")
+    assert (elsewhere["status"], elsewhere["action"]) == (401, "GET other")
+
+
 def test_with_callers_only_they_may_and_probes(env, pki, tmp_path):
     address = tmp_path / "redis"  # an address with a password in it comes as a file
     address.write_text(env.pop("AUTH_REDIS"))
@@ -128,6 +147,7 @@ def test_what_is_missing_is_said_at_the_start(env, monkeypatch, capsys):
     monkeypatch.delenv("AUTH_TLS")
     assert main(["serve"]) == 1
     assert "AUTH_TLS" in capsys.readouterr().err
+    monkeypatch.setenv("AUTH_TLS", env["AUTH_TLS"])
     monkeypatch.setenv("AUTH_JWT", "/nowhere")
     assert main(["serve"]) == 1
     assert "/nowhere" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Settings from the environment."""
 
+from datetime import timedelta
+
 import pytest
 
 from auth_service.errors import RejectedError
@@ -16,6 +18,7 @@ ENV = {
 def test_what_is_not_set_has_a_default():
     found = read_settings(ENV)
     assert (found.issuer, found.audience, found.trusted_hops) == ("auth-service", "microservices", 0)
+    assert (found.access_lifetime, found.look_every, found.access_log) == (timedelta(minutes=15), 2.0, False)
     assert (found.tls, found.callers, found.origins) == (None, (), frozenset())
 
 
@@ -37,6 +40,13 @@ def test_all_that_is_missing_is_named_at_once():
         ("AUTH_REDIS", "http://redis"),
         ("AUTH_TRUSTED_HOPS", "-1"),
         ("AUTH_TRUSTED_HOPS", "many"),
+        ("AUTH_ACCESS_SECONDS", "901"),
+        ("AUTH_ACCESS_SECONDS", "0"),
+        ("AUTH_ACCESS_SECONDS", "15m"),
+        ("AUTH_LOOK_EVERY", "0"),
+        ("AUTH_LOOK_EVERY", "0.0"),
+        ("AUTH_LOOK_EVERY", "-1"),
+        ("AUTH_ACCESS_LOG", "yes"),
         ("AUTH_DATABASE", "host=db user=me"),
         ("AUTH_DATABASE", "host=db password = s3cret"),
         ("AUTH_DATABASE", "postgresql://me:s3cret@db/auth"),
@@ -46,3 +56,8 @@ def test_what_cant_be_is_named_and_not_quoted(name, value):
     with pytest.raises(RejectedError, match=name) as found:
         read_settings(ENV | {name: value})
     assert "s3cret" not in str(found.value)
+
+
+def test_what_is_set_counts():
+    found = read_settings(ENV | {"AUTH_ACCESS_SECONDS": "10", "AUTH_LOOK_EVERY": "0.5", "AUTH_ACCESS_LOG": "on"})
+    assert (found.access_lifetime, found.look_every, found.access_log) == (timedelta(seconds=10), 0.5, True)

@@ -11,10 +11,10 @@ from auth_service.app.ports import Accounts, RevocationList, Session
 from auth_service.domain import refresh
 from auth_service.domain.accounts import Account, normalised
 from auth_service.domain.passwords import Passwords
+from auth_service.domain.refresh import ACCESS_LIFETIME
 from auth_service.errors import InvalidCredentialsError, InvalidRefreshTokenError
 from serviceidentity_sdk.jwt import TokenSigner
 
-ACCESS_LIFETIME: Final = timedelta(minutes=15)
 _MARGIN: Final = timedelta(minutes=1)  # a token signed while its session ends; clocks that differ
 REVOKED_FOR: Final = ACCESS_LIFETIME + _MARGIN  # from the end of a session on
 _AT_ONCE: Final = 4  # runs of argon2: each has 19 MiB, and a core for itself
@@ -31,7 +31,11 @@ class Tokens:
 
 
 class Sessions:
-    """The use cases. `now` comes from `clock`."""
+    """The use cases. `now` comes from `clock`.
+
+    An access token lives for `access_lifetime`, ACCESS_LIFETIME at most: so long, revocations are on the list, whatever
+    the lifetime was when a token was signed.
+    """
 
     def __init__(
         self,
@@ -40,12 +44,15 @@ class Sessions:
         signer: TokenSigner,
         passwords: Passwords,
         clock: Callable[[], datetime],
+        *,
+        access_lifetime: timedelta = ACCESS_LIFETIME,
     ) -> None:
         self._accounts = accounts
         self._revocations = revocations
         self._signer = signer
         self._passwords = passwords
         self._clock = clock
+        self._lifetime = access_lifetime
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def log_in(self, name: str, password: str) -> Tokens:
@@ -99,8 +106,8 @@ class Sessions:
             str(account.id),
             roles=account.roles,
             permissions=account.permissions,
-            lifetime=ACCESS_LIFETIME,
+            lifetime=self._lifetime,
             claims={"sid": str(session.id), "name": account.name},
         )
         left = refresh.expiry(now, session.ends_at) - now
-        return Tokens(access, token, int(ACCESS_LIFETIME.total_seconds()), int(left.total_seconds()))
+        return Tokens(access, token, int(self._lifetime.total_seconds()), int(left.total_seconds()))

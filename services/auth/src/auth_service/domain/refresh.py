@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+ACCESS_LIFETIME: Final = timedelta(minutes=15)  # of access tokens, at most
 LIFETIME: Final = timedelta(days=7)
 SESSION_LIFETIME: Final = timedelta(days=30)  # after that, the password is asked for again
 GRACE: Final = timedelta(seconds=5)  # an answer was lost: a client's time-out and its second try are within it
