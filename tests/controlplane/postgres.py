@@ -101,7 +101,9 @@ class Postgres:
             return False
         return True
 
-    def connect(self, user: str = "", password: str = "") -> "psycopg.Connection[tuple[Any, ...]]":
+    def connect(
+        self, user: str = "", password: str = "", *, database: str = DATABASE
+    ) -> "psycopg.Connection[tuple[Any, ...]]":
         """Return a connection as a user, the superuser unless one is given; each statement is a transaction of its own.
 
         Raises psycopg.OperationalError when the user does not get in.
@@ -109,7 +111,7 @@ class Postgres:
         return psycopg.connect(
             host="127.0.0.1",
             port=self.port,
-            dbname=DATABASE,
+            dbname=database,
             user=user or self.superuser,
             password=password if user else self.password,
             connect_timeout=5,

@@ -1,0 +1,1 @@
+"""The shop as it runs on one machine: `make demo-shop`."""
