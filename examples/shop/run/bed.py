@@ -38,7 +38,7 @@ DATABASES: Final = (
     Database("payment-service", "payments", "payment-database-owner"),
     Database("inventory-service", "inventory", "inventory-database-owner"),
 )
-PROVIDER: Final = "payment-provider"
+PROVIDER: Final = "shop/payment-provider"
 ROLES: Final = {"customer": ("orders:read", "orders:create", "payments:create"), "admin": ("*",)}
 USERS: Final = {"alice": "customer", "bob": "customer", "admin": "admin"}
 PORT: Final = 8443
@@ -55,7 +55,9 @@ class Bed:
     platform: Platform
     node: Node
     operator: OperatorProcess
-    table: Table
+
+    def __post_init__(self) -> None:
+        self.table = Table(self.logs)
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
         """Return what kubectl prints, run in the shop's namespace. Raises KubectlError."""
@@ -124,7 +126,7 @@ def shop(say: Say) -> Iterator[Bed]:
         node = stack.enter_context(node_of(plane, postgres, redis))
         say("applying examples/shop/local ...")
         plane.kubectl("apply", "--kustomize", str(OVERLAY))
-        bed = Bed(plane, platform, node, operator, Table(lambda: bed.logs()))
+        bed = Bed(plane, platform, node, operator)
         wait_until_available(bed, say)
         yield bed
 

@@ -52,7 +52,7 @@ class Platform:
         self._maker_password = secrets.token_urlsafe(24)
 
     def set_up(self, provider: str) -> None:
-        """Set up OpenBao, and the Secrets of owners; `provider` is where the payment provider's key is in the KV store."""
+        """Set up OpenBao, and the Secrets of owners; `provider` is the payment provider's place in the KV store."""
         self._connect_databases()
         self.lease_for("1h", "24h")
         enable_kubernetes_auth(self._bao, self._plane)
