@@ -16,6 +16,7 @@ FIELDS: Final = ("certificate", "signature", "token", "database")
 HEAD: Final = ("CALLER", "SERVICE", "REQUESTS", "REFUSED", "CERTIFICATES", "HMAC KEYS", "TOKEN KEYS", "DATABASE USERS")
 LAST: Final = "LAST ANSWER"
 _REFUSED: Final = range(400, 500)
+_TRIED_AGAIN: Final = b"at the database failed"
 _SHOWN: Final = 8  # characters of a serial number or key ID
 
 
@@ -26,6 +27,7 @@ class Row:
     requests: int = 0
     refused: int = 0
     failed: int = 0
+    retries: int = 0  # calls of its own that it had to make again, in the course of these requests
     seen: dict[str, dict[str, None]] = field(default_factory=lambda: {name: {} for name in FIELDS})
     last: str = ""
 
@@ -35,6 +37,7 @@ class Row:
         self.requests += 1
         self.refused += status in _REFUSED
         self.failed += status >= _REFUSED.stop
+        self.retries += int(line.get("retries", 0))
         for name in FIELDS:
             if line.get(name):
                 self.seen[name].pop(line[name], None)  # the newest is the last
@@ -56,6 +59,7 @@ class Table:
         self._lock = threading.Lock()
         self.rows: dict[tuple[str, str], Row] = {}
         self.errors: list[dict[str, Any]] = []  # lines with an answer of 500 or more
+        self.database_retries = 0  # work at a database that had to be done again
 
     def read(self) -> None:
         """Take in the new lines. What is no line of a request is left alone."""
@@ -76,8 +80,14 @@ class Table:
         self._read[path] = start + len(whole)
         yield from whole.splitlines()
 
+    def begin(self) -> None:
+        """Forget what was so far."""
+        self.read()
+        self.rows, self.errors, self.database_retries = {}, [], 0
+
     def _add(self, text: bytes) -> None:
         if not text.startswith(b"{"):
+            self.database_retries += _TRIED_AGAIN in text
             return
         try:
             line = json.loads(text)
@@ -88,14 +98,19 @@ class Table:
         if line["status"] >= _REFUSED.stop:
             self.errors.append(line)
 
-    def number(self, service: str, kind: str) -> int:
-        """How many credentials of a kind (of FIELDS) were seen at a service, whoever called."""
-        found = [row.seen[kind] for (_, called), row in self.rows.items() if called == service]
-        return len({one for seen in found for one in seen})
+    def number(self, caller: str, service: str, kind: str) -> int:
+        """How many credentials of a kind (of FIELDS) were seen in one row."""
+        row = self.rows.get((caller, service))
+        return len(row.seen[kind]) if row else 0
 
     def credentials(self) -> dict[str, int]:
         """How many credentials of each kind were seen, all services together."""
         return {kind: len({one for row in self.rows.values() for one in row.seen[kind]}) for kind in FIELDS}
+
+    @property
+    def retries(self) -> int:
+        """How often a service had to ask another one, or its database, once more."""
+        return self.database_retries + sum(row.retries for row in self.rows.values())
 
     @property
     def requests(self) -> int:
@@ -164,5 +179,5 @@ def _draw(rows: Columns, before: int, output: TextIO) -> int:
 
 
 def _short(name: str) -> str:
-    """A serial number or key ID cut to what tells it apart; of a database user the end, as the beginnings are equal."""
-    return name if len(name) <= _SHOWN else name[:_SHOWN] if not name.startswith("v-") else f"...{name[-_SHOWN:]}"
+    """Return what tells a serial number, a key ID or a leased user (v-token-sh-orders-RANDOM-1764096000) apart."""
+    return (name.split("-")[-2] if name.startswith("v-") else name)[:_SHOWN]
