@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.controlplane.node import Node, start_node
-from tests.controlplane.redis import Redis, start_redis
-
 from examples.shop.run.customers import PASSWORDS, Storefront
 from examples.shop.run.platform import AUDIENCE, NAMESPACE, Database, Platform
 from examples.shop.run.table import Table
 from tests.controlplane import ControlPlane, Postgres, start_control_plane, start_postgres
 from tests.controlplane.binaries import ROOT
+from tests.controlplane.node import Node, start_node
 from tests.controlplane.operator import OperatorProcess, install
+from tests.controlplane.redis import Redis, start_redis
 
 API: Final = "serviceidentity.dev/v1alpha1"
 OVERLAY: Final = ROOT / "examples/shop/local"
@@ -42,7 +41,7 @@ PROVIDER: Final = "shop/payment-provider"
 ROLES: Final = {"customer": ("orders:read", "orders:create", "payments:create"), "admin": ("*",)}
 USERS: Final = {"alice": "customer", "bob": "customer", "admin": "admin"}
 PORT: Final = 8443
-_START: Final = 120  # seconds that all Deployments may take to become available
+_START: Final = 40  # seconds that all Deployments may take to become available
 
 Say = Callable[[str], None]
 

@@ -152,6 +152,7 @@ class Tally:
 
     orders: int = 0
     refused_as_they_should: int = 0
+    replayed: int = 0  # those of them that were copies
     failures: list[str] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
     requests: int = 0

@@ -11,7 +11,7 @@ import httpx
 from examples.shop.run import lifetimes
 from examples.shop.run.bed import Bed
 from examples.shop.run.customers import Customer, Load, RefusedError, Storefront, Tally, reason
-from examples.shop.run.strangers import Thief, signed
+from examples.shop.run.strangers import REPLAYED, Thief, signed
 from examples.shop.run.table import Table
 
 ITEM: Final = "tea"
@@ -33,23 +33,28 @@ class Outcome:
 
     tally: Tally
     rotated: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    retries: int = 0
+    retries: dict[str, int] = field(default_factory=dict)  # by what had to be done again
     faults: list[str] = field(default_factory=list)
 
     def least(self, kind: str) -> int:
         """How often each credential of a kind was replaced at least."""
         return min(number for (_, _, one), number in self.rotated.items() if one == kind)
 
+    def again(self) -> str:
+        """Return what had to be done again, and how often."""
+        return ", ".join(f"{number} {what}" for what, number in self.retries.items())
+
     def told(self) -> str:
         """Return it in one line."""
+        tally = self.tally
         return (
-            f"{self.tally.requests} requests of customers in {self.tally.sessions} sessions, {self.tally.orders} orders, "
-            f"{len(self.tally.failures)} failed; {self.tally.refused_as_they_should} refused as they should be, "
-            f"{len(self.tally.accepted)} accepted that should not be; {self.retries} retries"
+            f"{tally.requests} requests of customers in {tally.sessions} sessions, {tally.orders} orders, "
+            f"{len(tally.failures)} failed; {tally.refused_as_they_should} refused as they should be, "
+            f"{len(tally.accepted)} accepted that should not be; retries: {self.again()}"
         )
 
 
-def fill(bed: Bed, storefront: Storefront) -> None:
+def fill(storefront: Storefront) -> None:
     """Put something in stock, as the admin. Raises RefusedError."""
     with Customer(storefront, "admin", "127.1.0.9") as admin:
         admin.log_in()
@@ -85,7 +90,12 @@ def under_load(
     night(bed, storefront, load.tally)
     _first_key(bed, first, load.tally)
     table.read()
-    outcome.rotated, outcome.retries = _rotated(table), table.retries
+    outcome.rotated = _rotated(table)
+    outcome.retries = {
+        "calls": table.retries,
+        "database": table.database_retries,
+        "signatures": table.replayed - load.tally.replayed,  # two callers signed the same in the same millisecond
+    }
     outcome.faults = [str(line) for line in table.errors]
     return outcome
 
@@ -95,7 +105,7 @@ def night(bed: Bed, storefront: Storefront, tally: Tally) -> None:
     with Customer(storefront, "alice", "127.1.0.3") as alice:
         alice.log_in()
         lifetimes.set_hour(bed, lifetimes.MIDNIGHT)
-        if not _eventually(lambda: alice.order(ITEM, 1).status_code == httpx.codes.FORBIDDEN):
+        if not eventually(lambda: alice.order(ITEM, 1).status_code == httpx.codes.FORBIDDEN):
             tally.accepted.append("payments at midnight")
         for _ in range(5):
             answer = alice.order(ITEM, 1)
@@ -103,7 +113,7 @@ def night(bed: Bed, storefront: Storefront, tally: Tally) -> None:
             if reason(answer) != NIGHT:
                 tally.failed(f"order at midnight: {reason(answer)}")
         lifetimes.set_hour(bed, lifetimes.NOON)
-        if not _eventually(lambda: alice.order(ITEM, 1).is_success):
+        if not noon(alice):
             tally.failed("order at noon: still refused")
 
 
@@ -122,6 +132,7 @@ def _steal(bed: Bed, storefront: Storefront, load: Load, stop: threading.Event) 
                 past = [token for at, token in old if token and time.monotonic() - at > _EXPIRED_AFTER]
                 thief.expired = past[-1] if past else ""
                 for attempt in thief.attempts():
+                    tally.add(replayed=attempt.answer == REPLAYED)
                     if attempt.as_expected:
                         tally.add(refused_as_they_should=1)
                     elif attempt.accepted:
@@ -149,10 +160,69 @@ def _rotated(table: Table) -> dict[tuple[str, str, str], int]:
     return {(*row, kind): max(table.number(*row, kind) - 1, 0) for row, kinds in WATCHED.items() for kind in kinds}
 
 
-def _eventually(reached: Callable[[], bool], limit: float = 15) -> bool:
+def noon(customer: Customer) -> bool:
+    """Order until it is noon for payments; say whether it came."""
+    return eventually(lambda: customer.order(ITEM, 1).is_success)
+
+
+def eventually(reached: Callable[[], bool], limit: float = 15) -> bool:
+    """Ask again and again, for so many seconds at most, whether something was reached."""
     deadline = time.monotonic() + limit
     while not reached():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)
     return True
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the three databases say of the orders that were placed."""
+
+    orders: int
+    ordered: int
+    paid_for: int
+    payments: int
+    paid: int
+    reservations: int
+    reserved: int
+    missing_in_stock: int
+
+    @property
+    def balanced(self) -> bool:
+        """Whether each order was paid, its goods are reserved, and nothing else was."""
+        same = self.orders == self.payments == self.reservations and self.ordered == self.reserved
+        return same and self.paid_for == self.paid and self.missing_in_stock == self.reserved
+
+    def told(self) -> str:
+        """Return it in one line."""
+        return (
+            f"{self.orders} orders, {self.payments} payments of {self.paid} euros, {self.reserved} reserved, "
+            f"{self.missing_in_stock} less in stock"
+        )
+
+
+def books(bed: Bed) -> Books:
+    """Read the books, as the owners of the databases."""
+    ((orders, ordered, paid_for),) = bed.platform.rows(
+        "orders",
+        "SELECT count(*), coalesce(sum(quantity), 0), coalesce(sum(amount), 0) FROM orders.orders"
+        " WHERE placed_at IS NOT NULL",
+    )
+    ((payments, paid),) = bed.platform.rows(
+        "payments", "SELECT count(*), coalesce(sum(amount), 0) FROM payments.payments"
+    )
+    ((reservations, reserved),) = bed.platform.rows(
+        "inventory", "SELECT count(*), coalesce(sum(quantity), 0) FROM inventory.reservations"
+    )
+    ((left,),) = bed.platform.rows("inventory", f"SELECT quantity FROM inventory.stock WHERE item = '{ITEM}'")
+    numbers = (orders, ordered, paid_for, payments, paid, reservations, reserved, IN_STOCK - left)
+    return Books(*map(int, numbers))
+
+
+def delete_identities(bed: Bed) -> float | None:
+    """Delete all identities; return the seconds until no lease and no leased user is left, None if some are."""
+    bed.kubectl("delete", "sid", "--all")
+    started = time.monotonic()
+    gone = eventually(lambda: not bed.platform.leases() and not bed.platform.users())
+    return time.monotonic() - started if gone else None

@@ -5,6 +5,7 @@ HMAC keys and signing keys as they are in the Secrets at that moment.
 """
 
 import json
+import random
 import secrets
 import ssl
 import tempfile
@@ -25,13 +26,14 @@ from serviceidentity_sdk.requests.signature import sign
 
 Files = Mapping[str, bytes]
 NO_CONNECTION: Final = "no connection"
+REPLAYED: Final = "401 Request replayed"
 _TIMEOUT: Final = 20.0  # seconds
 _TOO_OLD: Final = 360_000  # milliseconds
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What somebody tried, what has to come of it, and what did: `401 Invalid token`, or that there was no connection."""
+    """What somebody tried, what has to come of it, and what did: `401 Invalid token`, or no connection."""
 
     what: str
     expected: str
@@ -48,9 +50,13 @@ class Attempt:
         return self.answer.startswith("2")
 
 
-def signed(service: str, key: str, body: bytes = b"", at_ms: int | None = None) -> dict[str, str]:
-    """Return the headers of a signed request; the key is in hex as it is in the Secret."""
-    at = str(int(time.time() * 1000) if at_ms is None else at_ms)
+def signed(service: str, key: str, body: bytes = b"", *, ahead_ms: int | None = None) -> dict[str, str]:
+    """Return the headers of a signed request; the key is in hex as it is in the Secret.
+
+    It is of some seconds from now, which verifiers bear: who has the key signs in none of those milliseconds yet, and
+    the request is not taken for a copy.
+    """
+    at = str(int(time.time() * 1000) + (random.randint(20_000, 80_000) if ahead_ms is None else ahead_ms))
     signature = sign(bytes.fromhex(key), service, at, body or b"{}")
     return {"X-Service-ID": service, "X-Timestamp": at, "X-Signature": signature}
 
@@ -104,14 +110,14 @@ class Thief:
     def _without_rights(self) -> Iterator[Attempt]:
         good = self._good()
         other = stranger.files("storefront", "spiffe://shop.example/ns/shop/sa/storefront")
-        yield Attempt(
-            "no certificate", "401 Client certificate required", self.send("order-service", None, good)
-        )
+        yield Attempt("no certificate", "401 Client certificate required", self.send("order-service", None, good))
         yield Attempt(
             "storefront's names, certificate of another CA", NO_CONNECTION, self.send("order-service", other, good)
         )
         yield Attempt(
-            "inventory-service's certificate", "403 Caller not allowed", self.send("order-service", self.inventory, good)
+            "inventory-service's certificate",
+            "403 Caller not allowed",
+            self.send("order-service", self.inventory, good),
         )
         yield Attempt(
             "storefront's certificate at payment-service",
@@ -128,12 +134,12 @@ class Thief:
         yield at_order("unsigned", "401 Missing service authentication", {})
         forged = signed("storefront", secrets.token_hex(32))
         yield at_order("signed with a key of one's own", "401 Invalid signature", forged)
-        old = signed("storefront", self.storefront_key, at_ms=int(time.time() * 1000) - _TOO_OLD)
+        old = signed("storefront", self.storefront_key, ahead_ms=-_TOO_OLD)
         yield at_order("signed six minutes ago", "401 Request expired", old)
         yield at_order("signed as nobody knows whom", "401 Unknown service", signed("nobody", self.storefront_key))
         again = signed("storefront", self.storefront_key)
         self.send("order-service", self.storefront, {**again, **bearer})
-        yield at_order("the same signature again", "401 Request replayed", again)
+        yield at_order("the same signature again", REPLAYED, again)
 
     def _tokens(self) -> Iterator[Attempt]:
         keys = json.dumps({"keys": [{name: self.jwt[name] for name in ("kty", "crv", "x", "y", "kid")}]}).encode()
@@ -149,7 +155,9 @@ class Thief:
         for what, expected, token in cases:
             headers = signed("storefront", self.storefront_key) | (_bearer(token) if token else {})
             yield Attempt(what, expected, self.send("order-service", self.storefront, headers))
-        body = json.dumps({"order": str(uuid.uuid4()), "customer": "alice", "amount": 1}, separators=(",", ":")).encode()
+        body = json.dumps(
+            {"order": str(uuid.uuid4()), "customer": "alice", "amount": 1}, separators=(",", ":")
+        ).encode()
         for what, expected, token in (
             ("a customer's token at payment-service", "401 Invalid token", self.token),
             ("order-service's token, but nobody acts in it", "403 only order-service pays", own),

@@ -15,6 +15,8 @@ Columns = Sequence[Sequence[str]]
 FIELDS: Final = ("certificate", "signature", "token", "database")
 HEAD: Final = ("CALLER", "SERVICE", "REQUESTS", "REFUSED", "CERTIFICATES", "HMAC KEYS", "TOKEN KEYS", "DATABASE USERS")
 LAST: Final = "LAST ANSWER"
+EDGE: Final = "storefront"
+CUSTOMERS, NOBODY = "customers", "without certificate"
 _REFUSED: Final = range(400, 500)
 _TRIED_AGAIN: Final = b"at the database failed"
 _SHOWN: Final = 8  # characters of a serial number or key ID
@@ -60,6 +62,7 @@ class Table:
         self.rows: dict[tuple[str, str], Row] = {}
         self.errors: list[dict[str, Any]] = []  # lines with an answer of 500 or more
         self.database_retries = 0  # work at a database that had to be done again
+        self.replayed = 0  # signatures that were seen before
 
     def read(self) -> None:
         """Take in the new lines. What is no line of a request is left alone."""
@@ -83,7 +86,7 @@ class Table:
     def begin(self) -> None:
         """Forget what was so far."""
         self.read()
-        self.rows, self.errors, self.database_retries = {}, [], 0
+        self.rows, self.errors, self.database_retries, self.replayed = {}, [], 0, 0
 
     def _add(self, text: bytes) -> None:
         if not text.startswith(b"{"):
@@ -91,10 +94,12 @@ class Table:
             return
         try:
             line = json.loads(text)
-            row = self.rows.setdefault((line.get("caller") or "-", line["service"]), Row())
+            caller = line.get("caller") or (CUSTOMERS if line["service"] == EDGE else NOBODY)
+            row = self.rows.setdefault((caller, line["service"]), Row())
             row.add(line)
         except (ValueError, KeyError, TypeError, AttributeError):
             return
+        self.replayed += line.get("reason") == "Request replayed"
         if line["status"] >= _REFUSED.stop:
             self.errors.append(line)
 
@@ -109,8 +114,8 @@ class Table:
 
     @property
     def retries(self) -> int:
-        """How often a service had to ask another one, or its database, once more."""
-        return self.database_retries + sum(row.retries for row in self.rows.values())
+        """How often a service had to ask another one once more, because a connection was lost."""
+        return sum(row.retries for row in self.rows.values())
 
     @property
     def requests(self) -> int:
