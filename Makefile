@@ -9,13 +9,16 @@ UV_COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-
 	--no-emit-find-links --no-header --quiet
 SHOP_EXTRAS = asgi uvicorn httpx redis hardening postgres policy
 
-.PHONY: help demo test unit contract e2e lint types contracts check bench bench-sdk up down status lock image clean
+.PHONY: help demo demo-shop test unit contract e2e lint types contracts check bench bench-sdk up down status lock image clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/ready ## start a real control plane, issue and rotate credentials, show them at work (KEEP=1 leaves it up)
 	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep,)
+
+demo-shop: $(VENV)/ready ## run the shop: services, customers, thieves, while every credential rotates (KEEP=1 leaves it up)
+	@$(BIN)/python -m examples.shop.run $(if $(KEEP),--keep,)
 
 test: $(VENV)/ready ## run all tests, against a real control plane
 	$(BIN)/python -m tests.controlplane build
