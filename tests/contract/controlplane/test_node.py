@@ -175,6 +175,19 @@ def test_changed_secret_is_never_seen_half(control_plane: ControlPlane, node: No
     assert seen == {(version, version) for version in "01234"}
 
 
+def test_pod_sees_from_which_address_it_is_called(
+    control_plane: ControlPlane, node: Node, namespace: str, name: str
+) -> None:
+    apply(control_plane, secret(name, namespace, a="1"), *web(name, namespace))
+    ready(node, name)
+    host, port = node.address(name, namespace, 8443).split(":")
+    with socket.create_connection((host, int(port)), source_address=("127.1.2.3", 0)) as client:
+        client.sendall(b"GET /caller HTTP/1.0\r\n\r\n")
+        assert b" 200 " in client.recv(100)
+    [log] = node.log(name, namespace)
+    eventually(lambda: "127.1.2.3\n" in log.read_text())
+
+
 def test_crashed_container_is_restarted(control_plane: ControlPlane, node: Node, namespace: str, name: str) -> None:
     apply(control_plane, secret(name, namespace, a="1"), *web(name, namespace))
     ready(node, name)

@@ -21,6 +21,8 @@ class Web(http.server.BaseHTTPRequestHandler):
             time.sleep(0.5)
         # One look at the link, as the SDK does: all files are then of one version.
         data = Path(sys.argv[-1]).joinpath("..data").resolve()
+        if self.path == "/caller":
+            print(self.client_address[0], flush=True)
         body = " ".join([os.environ["POD"], *(path.read_text() for path in sorted(data.iterdir()))]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

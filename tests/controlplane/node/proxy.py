@@ -56,7 +56,9 @@ class Proxy:
             host, port = targets[(self._next + offset) % len(targets)]
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    _, server = await asyncio.get_running_loop().create_connection(_End, host, port)
+                    source = client.source(host)
+                    loop = asyncio.get_running_loop()
+                    _, server = await loop.create_connection(_End, host, port, local_addr=source)
                 self._join(client, server)
                 return
         client.abort()
@@ -121,6 +123,14 @@ class _End(asyncio.Protocol):
             self.peer._transport.close()  # what is still to be sent goes out first
         else:
             self.peer.abort()
+
+    def source(self, target: str) -> Target | None:
+        """Return where the target sees it come from: its own address, as behind kube-proxy. None: as the system likes.
+
+        All of 127.0.0.0/8 is this machine, so a client that calls from 127.1.0.7 is seen as that.
+        """
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return (peer[0], 0) if peer and peer[0] != "127.0.0.1" and target.startswith("127.") else None
 
     def abort(self) -> None:
         """Reset the connection."""

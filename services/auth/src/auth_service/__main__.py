@@ -13,9 +13,10 @@ import psycopg
 import uvicorn
 
 from auth_service.adapters import accounts, administration, migrations
-from auth_service.app.sessions import ACCESS_LIFETIME, REVOKED_FOR
+from auth_service.app.sessions import REVOKED_FOR
 from auth_service.domain.accounts import check_new, normalised
 from auth_service.domain.passwords import Passwords
+from auth_service.domain.refresh import ACCESS_LIFETIME
 from auth_service.errors import AuthError, RejectedError, UnavailableError
 from auth_service.http.api import OPEN
 from auth_service.settings import read_settings

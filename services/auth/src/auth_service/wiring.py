@@ -107,8 +107,8 @@ def application(
     if not settings.access_log:
         return app
 
-    def facts() -> dict[str, str | None]:
-        return {"token": signing.current.key.key_id[:8], "database": login.current.user}
+    def facts() -> dict[str, str]:
+        return {"token": (signing.current.key.key_id or "")[:8], "database": login.current.user}
 
     return AccessLog(app, paths=(*WITHOUT_TOKEN, *WITH_TOKEN), exempt=OPEN, facts=facts)
 
