@@ -138,6 +138,34 @@ def test_no_work_fails_while_users_come_and_go(orders: Orders) -> None:
     assert sorted(done) == sorted(orders.rows())
 
 
+def test_a_connection_that_was_logging_in_when_the_user_changed_is_not_lent(orders: Orders) -> None:
+    async def main() -> list[str]:
+        login, pool = orders.pool(size=2)
+        login._interval = 3600
+        asked, plain = asyncio.Event(), pool._pool.kwargs
+
+        async def slow() -> dict[str, Any]:
+            found: dict[str, Any] = await plain()
+            asked.set()
+            await asyncio.sleep(0.3)  # the user changes while this connection logs in
+            return found
+
+        pool._pool.kwargs = slow
+        async with login:
+            opening = asyncio.create_task(pool.__aenter__())
+            await asked.wait()
+            orders.rotate()
+            login.check()
+            await opening
+            await asyncio.sleep(0.5)
+            try:
+                return [await pool.run(insert(str(number))) for number in range(3)]
+            finally:
+                await pool.__aexit__(None, None, None)
+
+    assert asyncio.run(main()) == [orders.user["username"].decode()] * 3
+
+
 def test_a_user_that_is_dropped_early_is_replaced_in_the_same_work(orders: Orders) -> None:
     async def main() -> None:
         login, pool = orders.pool()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -17,6 +18,9 @@ FILES = {"username": b"v-orders-1", "password": b"s3cret"}
 
 class NoPool:
     """Hands out connections that are none, and counts how often it was emptied."""
+
+    max_size = 1
+    info = SimpleNamespace(user="v-orders-1")
 
     def __init__(self):
         self.taken = 0
@@ -36,6 +40,9 @@ class NoPool:
 
     async def drain(self):
         self.drained += 1
+
+    async def close(self):
+        """Close the connection that is none."""
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -89,7 +90,7 @@ class PostgresPool:
         for attempt in range(1, _ATTEMPTS + 1):
             drained = self._drained
             try:
-                async with self._pool.connection() as connection, connection.transaction():
+                async with self._connection() as connection, connection.transaction():
                     return await work(connection)
             except (PoolTimeout, TooManyRequests, PoolClosed):
                 raise UnavailableError("no connection to the database") from None
@@ -109,7 +110,7 @@ class PostgresPool:
     async def ready(self, statement: str = "SELECT 1", *, timeout: float = 1.0) -> bool:
         """Say whether a connection answers this in time. A statement that reads a table also tells missing rights."""
         try:
-            async with asyncio.timeout(timeout), self._pool.connection() as connection:
+            async with asyncio.timeout(timeout), self._connection() as connection:
                 await connection.execute(statement.encode())
         except (psycopg.Error, TimeoutError):
             return False
@@ -130,6 +131,22 @@ class PostgresPool:
     ) -> None:
         self._unsubscribe()
         await self._pool.close()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection of the newest user.
+
+        The pool closes the old user's when the user changes, but not one that was logging in at that moment. It would
+        be lent until the old user is dropped, and then fail.
+        """
+        for _ in range(self._pool.max_size):
+            async with self._pool.connection() as connection:
+                if connection.info.user == self.login:
+                    yield connection
+                    return
+                await connection.close()  # the pool opens another
+        async with self._pool.connection() as connection:
+            yield connection
 
     async def _parameters(self) -> dict[str, Any]:
         login = self._login.current
