@@ -87,7 +87,10 @@ def under_load(
         finally:
             stop.set()
             thief.join()
-    night(bed, storefront, load.tally)
+    try:
+        night(bed, storefront, load.tally)
+    except (httpx.HTTPError, RefusedError) as error:
+        load.tally.failed(f"at midnight: {type(error).__name__}: {error}")
     _first_key(bed, first, load.tally)
     table.read()
     outcome.rotated = _rotated(table)
