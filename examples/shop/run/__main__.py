@@ -13,12 +13,12 @@ import httpx
 import psycopg
 
 from examples.demo.screen import Screen
-from examples.shop.run.bed import OVERLAY, SERVICES, Bed, shop
+from examples.shop.run.bed import SERVICES, Bed, shop
 from examples.shop.run.customers import PASSWORDS, RefusedError
 from examples.shop.run.platform import NAMESPACE
 from examples.shop.run.steps import PARTS
 from tests.controlplane import KubectlError, MissingProgramError, NotOursError, NotReadyError, UnnamedContextError
-from tests.controlplane.binaries import ROOT, beside_python
+from tests.controlplane.binaries import beside_python
 
 # What a part may end with when something does not do as it should.
 BROKEN: Final = (
@@ -81,7 +81,6 @@ def keep(bed: Bed, screen: Screen) -> None:
         f"""-d '{{"username": "alice", "password": "{PASSWORDS["alice"]}"}}'\n"""
         f'{ask}/stock -H "authorization: Bearer $TOKEN"   # access_token, good for 10 s\n'
         'kubectl patch accesspolicy payments -n shop --type=merge -p \'{"spec": {"timeZone": "Etc/GMT-12"}}\'\n'
-        f"kubectl apply -k {OVERLAY.relative_to(ROOT)}                          # lifetimes of days again\n"
         "tail -f " + " ".join(str(path) for path in bed.node.log(SERVICES[1], NAMESPACE))
     )
     with suppress(KeyboardInterrupt):

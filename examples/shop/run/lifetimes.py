@@ -15,7 +15,7 @@ CERTIFICATE: Final = {"duration": "20s", "renewBefore": "14s"}
 HMAC: Final = {"rotateEvery": "10s", "overlap": "4s", "publishBefore": "4s"}
 # A key stays published for propagation and the life of a token; auth-service's live for 10 s (AUTH_ACCESS_SECONDS).
 JWT: Final = {"rotateEvery": "16s", "maxTokenTTL": "10s", "cacheTime": "0s", "propagation": "3s"}
-LEASE: Final = ("10s", "12s")  # renewed at 75 %, Vault grants 4.5 s: less than half, so there is a new user
+LEASE: Final = ("12s", "13s")  # asked for more after 8 s, Vault grants 5: less than half, so there is a new user
 OVERLAP: Final = "5s"
 NOON, MIDNIGHT = 12, 0
 

@@ -10,13 +10,9 @@ from examples.shop.run import lifetimes
 from examples.shop.run.customers import Addresses
 
 
-@given(
-    st.integers(0, 23),
-    st.datetimes(
-        min_value=datetime.min + timedelta(days=2), max_value=datetime.max - timedelta(days=2), timezones=st.just(UTC)
-    ),
-)
-def test_there_is_a_zone_for_each_hour(hour: int, at: datetime) -> None:
+@given(st.integers(0, 23), st.integers(0, 2**31))
+def test_there_is_a_zone_for_each_hour(hour: int, seconds: int) -> None:
+    at = datetime.fromtimestamp(seconds, UTC)
     assert at.astimezone(ZoneInfo(lifetimes.zone(hour, at))).hour == hour
 
 
