@@ -36,8 +36,9 @@ def main() -> int:
     screen.head("The shop comes up")
     try:
         with shop(screen.say) as bed:
-            ready = ", ".join(pod.name for pod in bed.node.pods(namespace=NAMESPACE))
-            screen.step("all Deployments are available", True, f"{time.monotonic() - started:.0f} s; {ready}")
+            pods = len(bed.node.pods(namespace=NAMESPACE))
+            detail = f"{pods} Pods of {', '.join(SERVICES)}, after {time.monotonic() - started:.0f} s"
+            screen.step("all Deployments are available", True, detail)
             run(bed, screen, last=not given.keep)
             screen.table()
             screen.say(f"in {time.monotonic() - started:.0f} s")
