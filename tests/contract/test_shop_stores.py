@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from examples.shop.services import inventory, order, payment
-from examples.shop.services.errors import RefusedError, SettingsError
+from examples.shop.services.errors import RefusedError
 from examples.shop.services.inventory import Item
 from examples.shop.services.inventory.store import PostgresStock
 from examples.shop.services.migrations import SCHEMAS, migrate
@@ -22,7 +22,7 @@ from examples.shop.services.order.store import PostgresOrders
 from examples.shop.services.payment import Payment
 from examples.shop.services.payment.store import PostgresPayments
 from sdk.python.tests.volumes import Volume
-from serviceidentity_sdk.postgres import PostgresPool, watch_login
+from serviceidentity_sdk.postgres import MigrationError, PostgresPool, watch_login
 from tests.controlplane import Postgres
 from tests.unit.shop.stores import MemoryOrders, MemoryPayments, MemoryStock
 
@@ -222,5 +222,5 @@ def test_a_migration_that_was_edited_after_it_ran_is_refused(postgres: Postgres,
     database.migrate()
     with database.connect(database.owner_login) as owner:
         owner.execute("UPDATE payments.schema_migrations SET sha256 = 'x'")
-    with pytest.raises(SettingsError, match="is another file now"):
+    with pytest.raises(MigrationError, match="is another file now"):
         database.migrate()

@@ -87,8 +87,10 @@ class ControlPlane:
         """
         path = kubeapi.path_of(kind, *arguments)
         if path is None or not self.admin_token:
-            found = self.kubectl("get", kind, *arguments, "--ignore-not-found", "-o", "json").stdout
-            return json.loads(found) if found else None
+            result = self.kubectl("get", kind, *arguments, "-o", "json", check=False)
+            if result.returncode and "(NotFound)" not in result.stderr:
+                raise KubectlError(f"kubectl get {kind} failed: {result.stderr.strip()}")
+            return None if result.returncode else json.loads(result.stdout)
         try:
             return json.loads(self.raw(path))
         except urllib.error.HTTPError as error:

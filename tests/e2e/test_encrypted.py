@@ -105,8 +105,12 @@ def test_what_can_not_be_decrypted_is_told_and_the_last_good_secret_stays(
         ({"STRIPE_KEY": "ENC:nothing"}, "MalformedValue"),
     ):
         space.apply("a", {"encrypted": {"values": texts}})
-        eventually(lambda reason=reason: space.condition("a", "EncryptedReady").get("reason") == reason)
-        assert space.condition("a", "EncryptedReady")["message"].startswith(next(iter(texts)))
+
+        def told(reason: str = reason, key: str = next(iter(texts))) -> bool:
+            found = space.condition("a", "EncryptedReady")
+            return found.get("reason") == reason and found["message"].startswith(key)
+
+        eventually(told)
     assert space.secret("a-encrypted") == before
     space.apply("b", {"encrypted": {"values": {"STRIPE_KEY": text}}})
     eventually(lambda: space.condition("b").get("reason") == "DecryptionFailed")

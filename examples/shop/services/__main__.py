@@ -20,6 +20,7 @@ from serviceidentity_sdk.config import SecretsError, load_secrets
 from serviceidentity_sdk.credentials import CredentialError
 from serviceidentity_sdk.mtls import ClientCertificate
 from serviceidentity_sdk.mtls.server import run
+from serviceidentity_sdk.postgres import PostgresError
 
 _LAST_WORDS: Final = 10  # seconds for requests under way
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 logging.getLogger("shop").info("migrated: %s", name)
             return 0
         serve(chosen.service, read_settings(chosen.service, env), chosen.host, chosen.port)
-    except (ShopError, CredentialError, SecretsError) as error:
+    except (ShopError, CredentialError, PostgresError, SecretsError) as error:
         print(f"{chosen.service}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,11 +1,10 @@
 """One line of JSON a request: who asked whom for what, with which credential, and what came of it.
 
-It is the outermost layer, so it also answers faults, with 500 and not a word about why. A line has public identifiers
-only: serial numbers, key IDs, subjects.
+It is around everything that answers, faults included. A line has public identifiers only: serial numbers, key IDs,
+subjects.
 """
 
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -17,8 +16,6 @@ from serviceidentity_sdk.jwt import jose
 from serviceidentity_sdk.policy import Decision
 from serviceidentity_sdk.principal import Kind, Principal, principal_of
 
-_LOG: Final = logging.getLogger("shop")
-_FAULT: Final = 500
 _REFUSED: Final = range(400, 600)
 _SHOWN: Final = 8  # characters of a serial number or key ID
 _LONGEST: Final = 64  # characters of a path
@@ -80,10 +77,6 @@ class Journal:
 
         try:
             await self._app(scope, receive, sender)
-        except Exception as error:  # noqa: BLE001  # the last one who can answer; its text may quote anything
-            _LOG.error("a request failed: %s at %s", type(error).__name__, _where(error))
-            if not line["status"]:
-                await asgi.refuse(scope, sender, _FAULT, {"error": "Internal server error"})
         finally:
             _line.reset(bound)
             line.setdefault("action", f"{scope['method']} {scope['path'][:_LONGEST]}")
@@ -112,10 +105,3 @@ def _reason_in(body: bytes) -> str | None:
     except ValueError:
         return None
     return (found.get("reason") or found.get("error")) if isinstance(found, dict) else None
-
-
-def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "unknown" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

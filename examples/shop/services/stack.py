@@ -29,12 +29,11 @@ from starlette.responses import JSONResponse, Response
 from examples.shop.services import journal
 from examples.shop.services.calls import Next
 from examples.shop.services.errors import RefusedError, UnavailableError
-from examples.shop.services.limits import BodyLimit
 from examples.shop.services.settings import Settings
 from serviceidentity_sdk.asgi import Application
 from serviceidentity_sdk.authz import protect, public
 from serviceidentity_sdk.credentials import Directory, Watch
-from serviceidentity_sdk.hardening import API, Limit, RateLimit, SecurityHeaders, validation_errors
+from serviceidentity_sdk.hardening import API, BodyLimit, Faults, Limit, RateLimit, SecurityHeaders, validation_errors
 from serviceidentity_sdk.hardening.redis import RedisCounts
 from serviceidentity_sdk.jwt import BearerMiddleware, MountedKeys, TokenVerifier, read_jwks
 from serviceidentity_sdk.jwt.revocations_redis import RedisRevocations
@@ -186,7 +185,9 @@ class Stack:
         def login() -> str | None:
             return None if self._pool is None else self._pool.login
 
-        return SecurityHeaders(journal.Journal(app, service=self.name, exempt=PROBES, login=login, write=self._write))
+        return SecurityHeaders(
+            journal.Journal(Faults(app), service=self.name, exempt=PROBES, login=login, write=self._write)
+        )
 
     def _with(self, resource: Resource) -> Resource:
         self._open.append(resource)

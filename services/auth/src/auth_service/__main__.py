@@ -22,10 +22,11 @@ from auth_service.http.api import OPEN
 from auth_service.settings import read_settings
 from auth_service.wiring import application, now
 from serviceidentity_sdk.asgi import Application
-from serviceidentity_sdk.config import SecretsError, load_secrets, read_secret
-from serviceidentity_sdk.credentials import CredentialError
+from serviceidentity_sdk.config import SecretsError, load_secrets
+from serviceidentity_sdk.credentials import CredentialError, Directory
 from serviceidentity_sdk.mtls import ClientCertificate, MutualTLS, MutualTLSMiddleware, Peers
 from serviceidentity_sdk.mtls.server import run
+from serviceidentity_sdk.postgres import Login, PostgresError, read_login
 
 _LAST_WORDS: Final = 10  # seconds for requests under way, and for clients that keep a connection open
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         chosen.command(chosen, load_secrets(os.environ))
-    except (AuthError, CredentialError, SecretsError) as error:
+    except (AuthError, CredentialError, PostgresError, SecretsError) as error:
         print(f"auth-service: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
@@ -101,7 +102,7 @@ def _serve(chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
 
 
 def _migrate(_chosen: argparse.Namespace, env: Mapping[str, str]) -> None:
-    for name in migrations.migrate(*_address(env), **_owner(env)):
+    for name in migrations.migrate(_address(env), _owner(env)):
         print(name)  # noqa: T201
 
 
@@ -162,28 +163,31 @@ def _ending_sessions(
 
 def _connected(env: Mapping[str, str]) -> "psycopg.Connection[tuple[Any, ...]]":
     """Return a connection as the owner. Raises UnavailableError."""
+    address, owner = _address(env), _owner(env)
     try:
-        connection = psycopg.connect(*_address(env), options=f"-c search_path={migrations.SCHEMA}", **_owner(env))
+        connection = psycopg.connect(
+            address,
+            user=owner.user,
+            password=owner.password.reveal().decode(),
+            options=f"-c search_path={migrations.SCHEMA}",
+            connect_timeout=10,
+        )
     except psycopg.Error as error:
         raise UnavailableError(f"the database does not let the owner in: {type(error).__name__}") from None
     return connection
 
 
-def _address(env: Mapping[str, str]) -> tuple[str]:
+def _address(env: Mapping[str, str]) -> str:
     if not env.get("AUTH_DATABASE"):
         raise RejectedError("missing: AUTH_DATABASE")
-    return (env["AUTH_DATABASE"],)
+    return env["AUTH_DATABASE"]
 
 
-def _owner(env: Mapping[str, str]) -> dict[str, Any]:
+def _owner(env: Mapping[str, str]) -> Login:
     """Return the owner's login, of the directory AUTH_DATABASE_OWNER."""
     if not env.get("AUTH_DATABASE_OWNER"):
         raise RejectedError("missing: AUTH_DATABASE_OWNER, a directory with username and password")
-    values = read_secret(env["AUTH_DATABASE_OWNER"])
-    try:
-        return {"user": values["username"].decode(), "password": values["password"].decode(), "connect_timeout": 10}
-    except (KeyError, UnicodeDecodeError):
-        raise RejectedError("AUTH_DATABASE_OWNER has no username and password") from None
+    return read_login(Directory(env["AUTH_DATABASE_OWNER"]).read())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from auth_service.adapters import accounts, migrations
 from auth_service.domain.passwords import Cost, Passwords
 from auth_service.settings import Settings
 from auth_service.wiring import application
+from serviceidentity_sdk.credentials import KeyMaterial
+from serviceidentity_sdk.postgres import Login
 
 CHEAP = Cost(memory=64, passes=1)
 PASSWORD = "correct horse battery"
@@ -43,7 +45,7 @@ class Bed:
             self._run(connection, "CREATE DATABASE {} OWNER {}", self.name, self.owner)
 
     def migrate(self):
-        return migrations.migrate(self.conninfo, user=self.owner, password=self.owner_password)
+        return migrations.migrate(self.conninfo, Login(self.owner, KeyMaterial(self.owner_password.encode())))
 
     def connect(self):
         options = f"-c search_path={migrations.SCHEMA}"

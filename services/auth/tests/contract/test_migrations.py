@@ -7,7 +7,8 @@ import pytest
 
 from auth_service.__main__ import main
 from auth_service.adapters import migrations
-from auth_service.errors import RejectedError
+from serviceidentity_sdk.credentials import KeyMaterial
+from serviceidentity_sdk.postgres import Login, MigrationError
 from services.auth.tests.contract.servers import Bed
 
 
@@ -32,8 +33,10 @@ def test_two_that_start_at_once_share_the_work(empty):
 
 
 def test_one_that_fails_leaves_nothing(empty, monkeypatch):
-    broken = migrations.migrations() | {"0003_broken.sql": "CREATE TABLE more (id int); SELECT 1/0"}
-    monkeypatch.setattr(migrations, "migrations", lambda: broken)
+    broken = migrations.migrations_in(migrations.__name__) | {
+        "0003_broken.sql": "CREATE TABLE more (id int); SELECT 1/0"
+    }
+    monkeypatch.setattr(migrations, "migrations_in", lambda _: broken)
     with pytest.raises(Exception, match="DivisionByZero"):
         empty.migrate()
     monkeypatch.undo()
@@ -42,12 +45,12 @@ def test_one_that_fails_leaves_nothing(empty, monkeypatch):
 
 def test_one_that_changed_after_it_ran_is_told(empty, monkeypatch):
     empty.migrate()
-    changed = migrations.migrations() | {"0001_accounts.sql": "SELECT 1"}
-    monkeypatch.setattr(migrations, "migrations", lambda: changed)
-    with pytest.raises(RejectedError, match=r"0001_accounts\.sql has run, and is another file now"):
+    changed = migrations.migrations_in(migrations.__name__) | {"0001_accounts.sql": "SELECT 1"}
+    monkeypatch.setattr(migrations, "migrations_in", lambda _: changed)
+    with pytest.raises(MigrationError, match=r"0001_accounts\.sql has run, and is another file now"):
         empty.migrate()
-    monkeypatch.setattr(migrations, "migrations", dict)
-    with pytest.raises(RejectedError, match="newer than this version"):
+    monkeypatch.setattr(migrations, "migrations_in", lambda _: {})
+    with pytest.raises(MigrationError, match="newer than this version"):
         empty.migrate()
 
 
@@ -73,8 +76,8 @@ def test_a_user_of_the_service_may_not_more_than_it_does(bed, statement):
 
 def test_only_the_owner_migrates(empty):
     files = empty.new_user()
-    with pytest.raises(RejectedError, match="as the owner"):
-        migrations.migrate(empty.conninfo, user=files["username"].decode(), password=files["password"].decode())
+    with pytest.raises(MigrationError, match="as the owner"):
+        migrations.migrate(empty.conninfo, Login(files["username"].decode(), KeyMaterial(files["password"])))
 
 
 def test_the_command_line(empty, tmp_path, monkeypatch, capsys):

@@ -1,9 +1,11 @@
-"""Hardening: validation, sanitising, rate limits, security headers. Each is one line to switch on.
+"""Hardening: validation, bounds, sanitising, rate limits, security headers, answers to faults. Each is one line.
 
 The counts in Redis are in `serviceidentity_sdk.hardening.redis`, which needs the extra `redis`.
 """
 
+from serviceidentity_sdk.hardening.bodies import BodyLimit
 from serviceidentity_sdk.hardening.clients import by_address, by_principal
+from serviceidentity_sdk.hardening.faults import Faults
 from serviceidentity_sdk.hardening.headers import CSP_API, CSP_PAGES, HSTS, SecurityHeaders
 from serviceidentity_sdk.hardening.limits import API, LOGIN, Away, AwayError, Counts, Limit, MemoryCounts, Take
 from serviceidentity_sdk.hardening.ratelimit import Attempt, LimitedError, Limiter, RateLimit
@@ -25,7 +27,9 @@ __all__ = [
     "Attempt",
     "Away",
     "AwayError",
+    "BodyLimit",
     "Counts",
+    "Faults",
     "InvalidRequestError",
     "Limit",
     "LimitedError",

@@ -9,6 +9,10 @@ class UnavailableError(PostgresError):
     """It may work in a moment: no connection, nobody is let in, too busy."""
 
 
+class MigrationError(PostgresError):
+    """The database can't be brought up to date like this; the text says why."""
+
+
 class RefusedError(PostgresError):
     """PostgreSQL understood and refused; the same again won't help. `sqlstate` says why, such as 23505 (not unique)."""
 

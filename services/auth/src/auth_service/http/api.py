@@ -16,7 +16,7 @@ from auth_service.app.sessions import Sessions, Tokens
 from auth_service.domain.accounts import normalised
 from auth_service.errors import InvalidCredentialsError, InvalidRefreshTokenError, UnavailableError
 from auth_service.http import cookies
-from auth_service.http.edges import FAULT, BodyLimit, Faults
+from auth_service.http.edges import LARGEST_BODY, Measured
 from auth_service.http.metrics import CONTENT_TYPE, Metrics
 from auth_service.http.models import (
     Delivery,
@@ -35,7 +35,9 @@ from serviceidentity_sdk.asgi import Application
 from serviceidentity_sdk.authz import authenticated, protect, public
 from serviceidentity_sdk.hardening import (
     LOGIN,
+    BodyLimit,
     Counts,
+    Faults,
     LimitedError,
     Limiter,
     RateLimit,
@@ -97,14 +99,13 @@ def create_app(parts: Parts) -> Application:
     validation_errors(app)
     app.add_exception_handler(UnavailableError, _unavailable)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(Exception, _failed)  # Starlette raises it again, for Faults to log
     protect(app, public=["/openapi.json"])
     # The last one added is the first that a request meets.
     app.add_middleware(BearerMiddleware, verifier=parts.verifier, exempt=WITHOUT_TOKEN, realm="auth-service")
     app.add_middleware(cookies.CookieTokens, origins=parts.origins, paths=WITH_TOKEN)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, largest=LARGEST_BODY)
     app.add_middleware(RateLimit, counts=parts.counts, exempt=OPEN, key=by_address(parts.trusted_hops))
-    return SecurityHeaders(Faults(app, parts.metrics, (*WITHOUT_TOKEN, *WITH_TOKEN)))
+    return SecurityHeaders(Measured(Faults(app), parts.metrics, (*WITHOUT_TOKEN, *WITH_TOKEN)))
 
 
 def _without_token(app: FastAPI, parts: Parts) -> None:
@@ -229,10 +230,6 @@ def _delivered(response: Response, tokens: Tokens, *, cookie: bool) -> TokenResp
 
 async def _unavailable(_request: Request, _error: Exception) -> Response:
     return JSONResponse({"error": "Service unavailable"}, 503, {"retry-after": "1"})
-
-
-async def _failed(_request: Request, _error: Exception) -> Response:
-    return JSONResponse(FAULT, 500)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
