@@ -34,14 +34,15 @@ def access_policy(body: Json, compile_rule: Compile) -> AccessPolicy:
 
 def rules_of(spec: Json, name: str, compile_rule: Compile) -> Rules:
     """Read the part of a spec that decides. Raises InvalidSpecError, for an expression with its rule."""
-    roles = tuple(_role(item, path) for path, item in blocks(spec, "roles", "spec"))
-    rules = tuple(_rule(item, path, compile_rule) for path, item in blocks(spec, "rules", "spec"))
+    written = {field: blocks(spec, field, "spec") for field in ("roles", "rules")}
+    if len(written["rules"]) > MOST_RULES or len(written["roles"]) > MOST_ROLES:  # before compiling them
+        raise InvalidSpecError("spec", f"must have at most {MOST_RULES} rules and {MOST_ROLES} roles")
+    roles = tuple(_role(item, path) for path, item in written["roles"])
+    rules = tuple(_rule(item, path, compile_rule) for path, item in written["rules"])
     _unique("spec.roles", [role.name for role in roles])
     _unique("spec.rules", [rule.name for rule in rules])
     if not rules:
         raise InvalidSpecError("spec.rules", "must have a rule: what no rule allows is denied")
-    if len(rules) > MOST_RULES or len(roles) > MOST_ROLES:
-        raise InvalidSpecError("spec", f"must have at most {MOST_RULES} rules and {MOST_ROLES} roles")
     return Rules(name, _zone(text(spec, "timeZone", "spec", "UTC")), roles, rules)
 
 

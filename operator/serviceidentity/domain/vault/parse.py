@@ -24,6 +24,7 @@ from serviceidentity.domain.vault.templates import CompileTemplate, Template, Te
 from serviceidentity.errors import InvalidSpecError
 
 SOURCES: Final = ("kv", "database", "lease", "pki", "transit")
+MOST_TEMPLATES: Final = 32 * 1024  # characters of an identity; compiling them takes half a second at the worst
 SHORTEST_REFRESH: Final = timedelta(seconds=5)
 _SEGMENT: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9_.@:=+~ -]+"
 _PATH: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
@@ -37,6 +38,7 @@ def vault_spec(given: Json, identity: str, compile_template: CompileTemplate) ->
     """Read `spec.vault` of the identity called `identity`."""
     path = "spec.vault"
     reference = block(given, "connectionRef", path)
+    _check_templates(given, path)
     secrets = tuple(_secret(item, where, identity, compile_template) for where, item in blocks(given, "secrets", path))
     if not secrets:
         raise InvalidSpecError(f"{path}.secrets", "must name at least one secret")
@@ -90,6 +92,14 @@ def _keys(item: Json, path: str) -> Mapping[str, str]:
         if not is_secret_key(key) or not isinstance(wanted, str) or not wanted:
             raise InvalidSpecError(f"{path}.keys.{key}", "must name a field of the secret, under a Secret's key")
     return dict(keys)
+
+
+def _check_templates(given: Json, path: str) -> None:
+    """Refuse, before any is compiled, what would hold up everything else meanwhile."""
+    written = [block(item, "templates", where).values() for where, item in blocks(given, "secrets", path)]
+    if sum(len(source) for sources in written for source in sources if isinstance(source, str)) > MOST_TEMPLATES:
+        said = f"must have at most {MOST_TEMPLATES} characters of templates together"
+        raise InvalidSpecError(f"{path}.secrets", said)
 
 
 def _templates(item: Json, path: str, compile_template: CompileTemplate) -> Mapping[str, Template]:
