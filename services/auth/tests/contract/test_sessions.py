@@ -72,6 +72,13 @@ def test_a_hash_of_another_cost_is_made_anew(bed, client):
     assert client.login("old").status_code == 200
 
 
+def test_logins_at_the_same_time_make_a_hash_anew_and_all_succeed(bed, client):
+    bed.add("often", cost=Cost(memory=128, passes=1))
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.login("often").status_code, range(8)))
+    assert answers == [200] * 8
+
+
 def test_no_token_is_stored(bed, tokens):
     with bed.connect() as connection:
         rows = connection.execute("SELECT hash FROM refresh_tokens").fetchall()

@@ -46,22 +46,20 @@ class PostgresAccounts:
 
         return await self._run(work)
 
-    async def replace_hash(self, account: UUID, old: str, new: str) -> None:
-        async def work(connection: Connection) -> None:
-            await connection.execute(
+    async def replace_hash(self, account: UUID, old: str, new: str) -> bool:
+        async def work(connection: Connection) -> bool:
+            made = await connection.execute(
                 "UPDATE users SET password_hash = %s WHERE id = %s AND password_hash = %s", (new, account, old)
             )
+            return made.rowcount == 1
 
-        await self._run(work)
+        return await self._run(work)
 
-    async def open_session(self, session: Session, token: bytes, now: datetime, password_hash: str | None) -> bool:
+    async def open_session(self, session: Session, token: bytes, now: datetime, password_hash: str) -> bool:
         async def work(connection: Connection) -> bool:
             # The account's row is held: whoever disables it meanwhile waits, and then ends this session as well.
-            statement = (
-                "SELECT 1 FROM users WHERE id = %s AND NOT disabled"
-                " AND (%s::text IS NULL OR password_hash = %s) FOR SHARE"
-            )
-            if await _one(connection, statement, session.account, password_hash, password_hash) is None:
+            statement = "SELECT 1 FROM users WHERE id = %s AND NOT disabled AND password_hash = %s FOR SHARE"
+            if await _one(connection, statement, session.account, password_hash) is None:
                 return False
             await connection.execute(
                 "INSERT INTO sessions (id, user_id, created_at, ends_at) VALUES (%s, %s, %s, %s)"

@@ -35,11 +35,11 @@ class Accounts(Protocol):
         """Return the account of a normalised name."""
         ...
 
-    async def replace_hash(self, account: UUID, old: str, new: str) -> None:
-        """Store another hash of the same password, unless the password was changed meanwhile."""
+    async def replace_hash(self, account: UUID, old: str, new: str) -> bool:
+        """Store another hash of the same password. Say no when the stored one is not `old` any more."""
         ...
 
-    async def open_session(self, session: Session, token: bytes, now: datetime, password_hash: str | None) -> bool:
+    async def open_session(self, session: Session, token: bytes, now: datetime, password_hash: str) -> bool:
         """Store a session with the hash of its first refresh token.
 
         Say no when the account is disabled by now, or has another password than the one with this hash.

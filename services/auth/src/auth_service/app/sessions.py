@@ -61,15 +61,12 @@ class Sessions:
         right = await self._verified(None if account is None else account.password_hash, password)
         if account is None or account.disabled or not right:
             raise InvalidCredentialsError("name and password do not match")
-        outdated = self._passwords.outdated(account.password_hash)
-        if outdated:
-            async with self._turns:
-                new = await asyncio.to_thread(self._passwords.hash, password)
-            await self._accounts.replace_hash(account.id, account.password_hash, new)
+        seen = account.password_hash
+        if self._passwords.outdated(seen):
+            seen = await self._made_anew(account, password)
         now = self._now()
         session = Session(uuid4(), account.id, now + refresh.SESSION_LIFETIME)
         token = refresh.new_token()
-        seen = None if outdated else account.password_hash  # another login may have made an outdated one anew
         if not await self._accounts.open_session(session, refresh.hashed(token), now, seen):
             raise InvalidCredentialsError("the account has changed meanwhile")
         return self._tokens(account, session, token, now)
@@ -93,6 +90,20 @@ class Sessions:
         now = self._now()
         ended = await self._accounts.end_sessions(account, session, now, now - ACCESS_LIFETIME)
         await self._revocations.revoke(ended, now + REVOKED_FOR)
+
+    async def _made_anew(self, account: Account, password: str) -> str:
+        """Return the hash of today's cost that is stored for this password, which the account's was made of.
+
+        When another was faster it may be another password by now.
+        """
+        async with self._turns:
+            new = await asyncio.to_thread(self._passwords.hash, password)
+        if await self._accounts.replace_hash(account.id, account.password_hash, new):
+            return new
+        found = await self._accounts.find(account.name)
+        if found is None or not await self._verified(found.password_hash, password):
+            raise InvalidCredentialsError("the account has changed meanwhile")
+        return found.password_hash
 
     async def _verified(self, stored: str | None, password: str) -> bool:
         async with self._turns:
