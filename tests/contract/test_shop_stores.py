@@ -12,12 +12,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from examples.shop.services import inventory, order, payment
+from examples.shop.services import inventory, payment
 from examples.shop.services.errors import RefusedError
 from examples.shop.services.inventory import Item
 from examples.shop.services.inventory.store import PostgresStock
 from examples.shop.services.migrations import SCHEMAS, migrate
-from examples.shop.services.order import Claim, Order
+from examples.shop.services.order import claims
+from examples.shop.services.order.claims import Claim, Order, Orders
 from examples.shop.services.order.store import PostgresOrders
 from examples.shop.services.payment import Payment
 from examples.shop.services.payment.store import PostgresPayments
@@ -121,10 +122,8 @@ def test_stock_is_reserved_once_and_given_back_once(tell: Any) -> None:
             409,
             "Out of stock",
         )
-        assert await stock.reserved(wanted.order) == made
         await stock.release(wanted.order)
         await stock.release(wanted.order)
-        assert await stock.reserved(wanted.order) is None
         assert [one.quantity for one in await stock.items()] == [10]
 
     tell("inventory", story)
@@ -155,8 +154,8 @@ def test_an_order_is_paid_once(tell: Any) -> None:
 
 
 def test_one_request_at_a_time_places_an_order(tell: Any) -> None:
-    async def story(orders: order.Orders) -> None:
-        wanted = order.Wanted(item="teapot", quantity=2)
+    async def story(orders: Orders) -> None:
+        wanted = claims.Wanted(item="teapot", quantity=2)
         by = uuid4()
         claim = await orders.claim("alice", "k1", wanted, by)
         assert isinstance(claim, Claim) and await orders.claim("alice", "k1", wanted, by) == claim
@@ -182,8 +181,8 @@ def test_one_request_at_a_time_places_an_order(tell: Any) -> None:
 
 
 def test_of_many_at_once_one_has_the_claim(tell: Any) -> None:
-    async def story(orders: order.Orders) -> None:
-        wanted = order.Wanted(item="teapot", quantity=2)
+    async def story(orders: Orders) -> None:
+        wanted = claims.Wanted(item="teapot", quantity=2)
         asked = (orders.claim("alice", "k1", wanted, uuid4()) for _ in range(10))
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(one) for one in results if not isinstance(one, RefusedError)] == [Claim]
@@ -196,14 +195,55 @@ def test_a_claim_ends_by_itself(postgres: Postgres, tmp_path: Path, monkeypatch:
     database = Database(postgres, "order", tmp_path)
     database.migrate()
 
-    async def story(orders: order.Orders) -> None:
-        wanted = order.Wanted(item="teapot", quantity=2)
+    async def story(orders: Orders) -> None:
+        wanted = claims.Wanted(item="teapot", quantity=2)
         first = await orders.claim("alice", "k1", wanted, uuid4())
         second = await orders.claim("alice", "k1", wanted, uuid4())
         assert isinstance(first, Claim) and isinstance(second, Claim) and first.id == second.id
         assert isinstance(await orders.place(second, 40), Order)
 
     database.run(PostgresOrders, story)
+
+
+def test_what_is_abandoned_is_claimed_once_and_is_over_until_it_is_asked_for_again(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(postgres, "order", tmp_path)
+    database.migrate()
+
+    async def story(orders: Orders) -> None:
+        wanted = claims.Wanted(item="teapot", quantity=2)
+        paid, left, placed = [await orders.claim("alice", key, wanted, uuid4()) for key in ("k1", "k2", "k3")]
+        assert isinstance(paid, Claim) and isinstance(left, Claim) and isinstance(placed, Claim)
+        await orders.place(placed, 40)
+        await orders.give_up(paid)
+        assert await orders.abandoned(uuid4()) is None  # not for long enough
+        monkeypatch.setattr("examples.shop.services.order.store.ABANDONED", 0)
+        by = uuid4()
+        assert await orders.abandoned(by) == Claim(paid.id, "alice", wanted, by)
+        assert await orders.abandoned(uuid4()) is None  # k1 has been claimed, and so is k2
+        assert (await refused(orders.claim("alice", "k1", wanted, uuid4())))[0] == 409
+        await orders.end(Claim(paid.id, "alice", wanted, by))
+        assert await orders.abandoned(uuid4()) is None
+        again = await orders.claim("alice", "k1", wanted, uuid4())
+        assert isinstance(again, Claim) and again.id == paid.id
+        await orders.give_up(again)
+        found = await orders.abandoned(uuid4())
+        assert found is not None and found.id == paid.id
+
+    database.run(PostgresOrders, story)
+
+
+def test_goods_that_come_back_may_make_more_than_can_be_set(tell: Any) -> None:
+    async def story(stock: inventory.Stock) -> None:
+        await stock.put(TEAPOT)
+        wanted = inventory.Wanted(order=uuid4(), item="teapot", quantity=4)
+        await stock.reserve(wanted, "alice")
+        await stock.put(Item(item="teapot", quantity=inventory.LARGEST, price=20))
+        await stock.release(wanted.order)
+        assert [one.quantity for one in await stock.items()] == [inventory.LARGEST + 4]
+
+    tell("inventory", story)
 
 
 @pytest.mark.parametrize("service", sorted(SCHEMAS))

@@ -117,6 +117,10 @@ class Stack:
         revocations = RedisRevocations(self._redis, timeout=_REDIS)
         return TokenVerifier(keys, issuer=issuer, audience=audience, revocations=revocations)
 
+    def background(self, resource: Resource) -> Resource:
+        """Keep something open while the application runs."""
+        return self._with(resource)
+
     def next(self, name: str, url: str, spiffe_id: str, *, sign: bool = True, timeout: float = CALL) -> Next:
         """Return another service: who answers has to have its SPIFFE ID, whatever the address is."""
         if self._transport is not None:
@@ -159,13 +163,16 @@ class Stack:
 
         return app
 
-    def behind(self, app: FastAPI, verifier: TokenVerifier) -> Application:
-        """Put the layers before an application that other services call. The last one added is met first."""
+    def behind(self, app: FastAPI, verifier: TokenVerifier, *, without_token: tuple[str, ...] = ()) -> Application:
+        """Put the layers before an application that other services call. The last one added is met first.
+
+        `without_token` are paths where a service acts for itself: policies see who signed.
+        """
         keyring = self.follow(read_keyring, self.settings.keyring)
         replay = RedisReplayCache(self._redis, prefix=f"{self.name}:replay:")
         authenticator = ServiceAuthenticator(keyring, replay=replay)
         callers = Peers(spiffe_ids=self.settings.callers.split())
-        app.add_middleware(BearerMiddleware, verifier=verifier, exempt=PROBES)
+        app.add_middleware(BearerMiddleware, verifier=verifier, exempt=(*PROBES, *without_token))
         app.add_middleware(
             SignedRequestMiddleware, authenticator=authenticator, exempt=PROBES, largest_body=LARGEST_BODY
         )

@@ -12,7 +12,8 @@ from fastapi import Depends, Path, Request, Response
 from pydantic import BaseModel, Field
 
 from examples.shop.services.inventory import NAME, Amounts
-from examples.shop.services.order import Key, Wanted
+from examples.shop.services.order import Key
+from examples.shop.services.order.claims import Wanted
 from examples.shop.services.stack import Stack
 from serviceidentity_sdk.asgi import Application
 from serviceidentity_sdk.authz import authenticated, public

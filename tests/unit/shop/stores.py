@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from examples.shop.services.inventory import Reservation, no_such_item, out_of_stock, reserved_otherwise
-from examples.shop.services.order import Claim, Order, being_placed, other_order
+from examples.shop.services.order.claims import Claim, Order, being_placed, other_order
 
 
 class MemoryStock:
@@ -32,9 +32,6 @@ class MemoryStock:
         made = Reservation(**wanted.model_dump(), customer=customer, price=item.price)
         return self.reservations.setdefault(wanted.order, made)
 
-    async def reserved(self, order):
-        return self.reservations.get(order)
-
     async def release(self, order):
         found = self.reservations.pop(order, None)
         if found is not None:
@@ -57,6 +54,7 @@ class Row:
     claim: Claim
     order: Order | None = None
     given_up: bool = False
+    ended: bool = False
 
 
 class MemoryOrders:
@@ -88,6 +86,19 @@ class MemoryOrders:
         for row in self.rows.values():
             if row.claim == claim:
                 row.given_up = True
+
+    async def abandoned(self, by):
+        """As if each that was given up had been so for long."""
+        for key, row in self.rows.items():
+            if row.given_up and not row.ended and row.order is None:
+                self.rows[key] = Row(Claim(row.claim.id, row.claim.customer, row.claim.wanted, by))
+                return self.rows[key].claim
+        return None
+
+    async def end(self, claim):
+        for row in self.rows.values():
+            if row.claim == claim:
+                row.given_up = row.ended = True
 
     async def find(self, order):
         return next((row.order for row in self.rows.values() if row.order and row.order.id == order), None)

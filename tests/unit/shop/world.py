@@ -4,6 +4,7 @@ Only what is outside of the services is not there: Redis and PostgreSQL are in m
 a server learns of one, the verified chain, is put on the request as uvicorn does.
 """
 
+import asyncio
 import json
 import secrets
 from base64 import urlsafe_b64encode
@@ -57,7 +58,7 @@ class World:
         self.keys = {name: secrets.token_bytes(32) for name in SERVICES}
         self.issuers = {name: make_key() for name in ("auth-service", "order-service")}
         self.signing, trusted = make_key()
-        self.path, self.volumes, self.settings = path, {}, {}
+        self.path, self.volumes, self.settings, self.kept = path, {}, {}, []
         self.mount("trust", {"ca.crt": self.pki.roots, "jwks.json": trusted})
         for name, (_, jwks) in self.issuers.items():
             self.mount(f"{name}-jwks", {"jwks.json": jwks})
@@ -123,7 +124,8 @@ class World:
     def _stack(self, name):
         if name not in self.settings:
             self.settings[name] = self._settings(name)
-        return Stack(
+        return Kept(
+            self,
             name,
             self.settings[name],
             redis=self.redis,
@@ -162,6 +164,11 @@ class World:
         tls = MutualTLS(self.mount("auth-tls", self.leaves["auth-service"].files()), self.path / "trust")
         return MutualTLSMiddleware(app, tls, allowed=Peers(spiffe_ids=[spiffe_id("storefront")]))
 
+    def tidy(self):
+        """Have order-service look for orders that nobody finishes; return how many there were."""
+        (abandoned,) = self.kept
+        return asyncio.run(abandoned.look())
+
     # Requests.
 
     def client(self, service, caller=None, *, leaf=None, sign=True, address="192.0.2.1"):
@@ -192,6 +199,18 @@ class World:
     def line(self, service):
         """Return the last line of a service's journal."""
         return next(line for line in reversed(self.lines) if line["service"] == service)
+
+
+class Kept(Stack):
+    """A stack that tells what runs beside the application."""
+
+    def __init__(self, world, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._world = world
+
+    def background(self, resource):
+        self._world.kept.append(resource)
+        return super().background(resource)
 
 
 class Wire(httpx.AsyncBaseTransport):

@@ -61,12 +61,6 @@ class PostgresStock:
 
         return await self._pool.run(work)
 
-    async def reserved(self, order: UUID) -> Reservation | None:
-        async def work(connection: Connection) -> Reservation | None:
-            return await _reserved(connection, order)
-
-        return await self._pool.run(work)
-
     async def release(self, order: UUID) -> None:
         async def work(connection: Connection) -> None:
             await connection.execute(

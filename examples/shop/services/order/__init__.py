@@ -3,17 +3,19 @@
 An order is idempotent by the customer and the Idempotency-Key. Its ID is made and stored before anything else happens,
 and both calls are idempotent by that ID: when this service dies anywhere in between, the same request sent again
 finishes the order; what was reserved stays reserved and what was paid is not paid again. While one request is at it,
-another with the same key is told to wait (409).
+another with the same key is told to wait (409). When nobody sends it again it is finished without the customer: stored
+if it was paid, and else the goods go back (`abandoned`).
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 from uuid import UUID, uuid4
 
 from fastapi import Depends, Header, Request, Response
-from pydantic import BaseModel, Field
 
 from examples.shop.services.errors import RefusedError
+from examples.shop.services.order.abandoned import Abandoned
+from examples.shop.services.order.claims import Order, Orders, Wanted
+from examples.shop.services.order.placing import Placing
 from examples.shop.services.stack import Stack
 from serviceidentity_sdk.asgi import Application
 from serviceidentity_sdk.authz import authenticated, check_permission
@@ -24,60 +26,8 @@ from serviceidentity_sdk.principal import Principal
 
 NAME: Final = "order-service"
 PAYMENT: Final = "payment-service"
-CLAIM: Final = 60  # seconds that a request has for an order: longer than both calls, each tried twice
 _DELEGATED: Final = ("payments:create", "payments:unlimited")  # what payment-service is told that the customer may
 Key = Annotated[str, Header(alias="Idempotency-Key", pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-
-
-class Wanted(BaseModel):
-    """What a customer orders."""
-
-    item: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")
-    quantity: int = Field(ge=1, le=1_000_000)
-
-
-class Order(Wanted):
-    """An order that was paid."""
-
-    id: UUID
-    customer: str
-    amount: int
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """An order that is being placed: by whom, and what it will be."""
-
-    id: UUID
-    customer: str
-    wanted: Wanted
-    by: UUID
-
-
-class Orders(Protocol):
-    """Where orders are kept. Each method is one transaction, and may be done twice."""
-
-    async def claim(self, customer: str, key: str, wanted: Wanted, by: UUID) -> Order | Claim:
-        """Return the order of this key if it is placed; else claim it for CLAIM seconds.
-
-        Raises RefusedError: 409 while another request has the claim, 422 when the key is that of another order.
-        """
-        ...
-
-    async def place(self, claim: Claim, amount: int) -> Order: ...
-    async def give_up(self, claim: Claim) -> None:
-        """Let the next request with this key have the claim."""
-        ...
-
-    async def find(self, order: UUID) -> Order | None: ...
-
-
-def being_placed() -> RefusedError:
-    return RefusedError(409, {"error": "This order is being placed"}, {"retry-after": "1"})
-
-
-def other_order() -> RefusedError:
-    return RefusedError(422, {"error": "This Idempotency-Key is that of another order"})
 
 
 def application(stack: Stack, orders: Orders) -> Application:
@@ -86,6 +36,8 @@ def application(stack: Stack, orders: Orders) -> Application:
     inventory = stack.next("inventory-service", settings.inventory, settings.inventory_id)
     payment = stack.next(PAYMENT, settings.payment, settings.payment_id)
     signer = TokenSigner(stack.follow(read_token_key, settings.jwt), issuer=NAME, audience=PAYMENT)
+    placing = Placing(orders, inventory, payment)
+    stack.background(Abandoned(orders, placing.settle))
     may_order = [Depends(check_permission("payments:create")), Depends(authorize_action(policies, "orders:create"))]
 
     @app.post("/orders", status_code=201, dependencies=may_order)
@@ -97,25 +49,11 @@ def application(stack: Stack, orders: Orders) -> Application:
             response.status_code = 200
             return claim
         try:
-            amount = await reserve_and_pay(claim, current_token.get(), narrowed)
+            amount = await placing.reserve_and_pay(claim, current_token.get(), narrowed)
             return await orders.place(claim, amount)
         except Exception:
             await orders.give_up(claim)
             raise
-
-    async def reserve_and_pay(claim: Claim, token: str | None, narrowed: str) -> int:
-        """Return what was paid. The customer's own token goes to inventory-service, the narrowed one is for payment."""
-        wanted = {"order": str(claim.id)} | claim.wanted.model_dump()
-        reserved = (await inventory.call("POST", "/reservations", token=token, json=wanted)).json()
-        amount = int(reserved["price"]) * claim.wanted.quantity
-        charge = {"order": str(claim.id), "customer": claim.customer, "amount": amount}
-        try:
-            await payment.call("POST", "/payments", token=narrowed, json=charge)
-        except RefusedError:
-            # A refusal is told only after the goods are back. Unavailable is no refusal: it may have been paid.
-            await inventory.call("DELETE", f"/reservations/{claim.id}", token=token)
-            raise
-        return amount
 
     @app.get("/orders/{order}", dependencies=[Depends(authenticated())])
     async def read(request: Request, order: UUID) -> Order:

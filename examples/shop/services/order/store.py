@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from examples.shop.services.order import CLAIM, Claim, Order, Wanted, being_placed, other_order
+from examples.shop.services.order.claims import ABANDONED, CLAIM, Claim, Order, Wanted, being_placed, other_order
 from serviceidentity_sdk.postgres import Connection, PostgresPool
 
 _ORDER = "SELECT id, customer, item, quantity, amount FROM orders"
@@ -21,10 +21,10 @@ class PostgresOrders:
                 "INSERT INTO orders (customer, key, item, quantity, claimed_by, claimed_until)"
                 " VALUES (%s, %s, %s, %s, %s, now() + make_interval(secs => %s))"
                 " ON CONFLICT (customer, key) DO UPDATE"
-                " SET claimed_by = EXCLUDED.claimed_by, claimed_until = EXCLUDED.claimed_until"
+                " SET claimed_by = EXCLUDED.claimed_by, claimed_until = EXCLUDED.claimed_until, ended_at = NULL"
                 " WHERE orders.placed_at IS NULL"
                 " AND orders.item = EXCLUDED.item AND orders.quantity = EXCLUDED.quantity"
-                " AND (orders.claimed_until < now() OR orders.claimed_by = EXCLUDED.claimed_by)"
+                " AND (orders.claimed_until <= now() OR orders.claimed_by = EXCLUDED.claimed_by)"
                 " RETURNING id",
                 (customer, key, wanted.item, wanted.quantity, by, CLAIM),
             )
@@ -56,7 +56,32 @@ class PostgresOrders:
     async def give_up(self, claim: Claim) -> None:
         async def work(connection: Connection) -> None:
             await connection.execute(
-                "UPDATE orders SET claimed_until = '-infinity' WHERE id = %s AND claimed_by = %s", (claim.id, claim.by)
+                "UPDATE orders SET claimed_until = now() WHERE id = %s AND claimed_by = %s", (claim.id, claim.by)
+            )
+
+        await self._pool.run(work)
+
+    async def abandoned(self, by: UUID) -> Claim | None:
+        async def work(connection: Connection) -> Claim | None:
+            found = await connection.execute(
+                "UPDATE orders SET claimed_by = %s, claimed_until = now() + make_interval(secs => %s) WHERE id = ("
+                " SELECT id FROM orders WHERE placed_at IS NULL AND ended_at IS NULL"
+                " AND claimed_until <= now() - make_interval(secs => %s)"
+                " ORDER BY claimed_until LIMIT 1 FOR UPDATE SKIP LOCKED)"
+                " RETURNING id, customer, item, quantity",
+                (by, CLAIM, ABANDONED),
+            )
+            row = await found.fetchone()
+            return None if row is None else Claim(row[0], row[1], Wanted(item=row[2], quantity=row[3]), by)
+
+        return await self._pool.run(work)
+
+    async def end(self, claim: Claim) -> None:
+        async def work(connection: Connection) -> None:
+            await connection.execute(
+                "UPDATE orders SET ended_at = now(), claimed_until = now()"
+                " WHERE id = %s AND claimed_by = %s AND placed_at IS NULL",
+                (claim.id, claim.by),
             )
 
         await self._pool.run(work)
