@@ -181,7 +181,7 @@ class Stack:
 
     def edge(self, app: FastAPI, verifier: TokenVerifier, *, without_token: tuple[str, ...]) -> Application:
         """Put the layers before an application that customers call."""
-        counts = RedisCounts(self._redis, timeout=_REDIS)
+        counts = RedisCounts(self._redis, prefix=f"{self.name}:ratelimit", timeout=_REDIS)
         limit = Limit(API.name, int(self.settings.rate_limit), API.window)
         app.add_middleware(BearerMiddleware, verifier=verifier, exempt=(*PROBES, *without_token))
         app.add_middleware(BodyLimit, largest=LARGEST_BODY)

@@ -94,7 +94,7 @@ def application(
         Parts(
             sessions=sessions,
             verifier=verifier,
-            counts=RedisCounts(redis, timeout=_REDIS_TIMEOUT),
+            counts=RedisCounts(redis, prefix="auth-service:ratelimit", timeout=_REDIS_TIMEOUT),
             jwks=lambda: signing.current.jwks,
             ready=lambda: database.ready("SELECT 1 FROM schema_migrations LIMIT 1"),
             metrics=metrics,

@@ -1,9 +1,13 @@
 """What stands before the routes: limits, validation, headers, and what is said about faults."""
 
+import asyncio
 import json
 
 import pytest
+from redis.asyncio import Redis
 
+from serviceidentity_sdk.hardening import API
+from serviceidentity_sdk.hardening.redis import RedisCounts
 from services.auth.tests.contract.servers import PASSWORD, Client, bearer, elsewhere
 
 
@@ -30,6 +34,18 @@ def test_a_hundred_requests_from_an_address(client):
     assert found == [401] * 100 + [429]
     for path in ("/healthz", "/readyz", "/metrics", "/.well-known/jwks.json", "/openapi.json"):
         assert client.get(path, here).status_code == 200
+
+
+def test_another_service_that_counts_in_the_same_redis_uses_up_nothing(client, redis_server):
+    here = elsewhere()
+
+    async def use_up():
+        async with Redis(unix_socket_path=redis_server.path) as redis:
+            counts = RedisCounts(redis, timeout=5)
+            return [(await counts.take(API, here["x-forwarded-for"], str(n))).allowed for n in range(101)]
+
+    assert asyncio.run(use_up()) == [True] * 100 + [False]
+    assert client.get("/me", here).status_code == 401
 
 
 def test_all_that_is_wrong_is_said_at_once_without_what_was_sent(client):

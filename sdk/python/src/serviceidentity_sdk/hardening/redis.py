@@ -56,7 +56,10 @@ class RedisCounts:
         timeout: float = TIMEOUT,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """Count in `redis`. A `clock` in seconds stands in for that of Redis, in tests."""
+        """Count in `redis`. A `clock` in seconds stands in for that of Redis, in tests.
+
+        Services that share a Redis count together, unless each has a `prefix` of its own.
+        """
         self._redis = redis
         self._script = redis.register_script(_TAKE)
         self._prefix = prefix
