@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidTag
 from starlette.testclient import TestClient
 
 from sdk.python.tests.authz.apps import Authenticated, get
 from sdk.python.tests.config.test_encrypted import KEY_TEXT, encrypted
 from sdk.python.tests.vault.fake import FakeVault
+from sdk.python.tests.volumes import Volume
 from serviceidentity_sdk.hardening import LimitedError, Limiter, MemoryCounts, headers
 from serviceidentity_sdk.vault import Vault
 
@@ -113,6 +115,43 @@ def test_vault(monkeypatch, tmp_path):
     asyncio.run(done("vault", 1, connect=connect)["main"](names["vault"]))
     assert names["key"] == "sk" and len(set(connected)) == 1 and len(connected) == 2
     assert not server.living()
+
+
+def test_data_keys(tmp_path):
+    Volume(tmp_path / "files", {"plaintext": b"k" * 32, "ciphertext": b"vault:v1:a"})
+    code = lines("data-keys", 0).replace("/identity", str(tmp_path))
+    names = {"unwrap": lambda wrapped: {"vault:v1:b": b"o" * 32}[wrapped]}
+    exec(code, names)
+    try:
+        wrapped, stored = names["encrypt"](b"content", "a/file")
+        assert wrapped == "vault:v1:a" and b"content" not in stored
+        assert names["decrypt"](wrapped, stored, "a/file") == b"content"
+        for place in ((wrapped, "another/file"), ("vault:v1:b", "a/file")):
+            with pytest.raises(InvalidTag):
+                names["decrypt"](place[0], stored, place[1])
+    finally:
+        names["keys"].stop()
+    compile(lines("data-keys", 1), "data-keys.md", "exec")
+
+
+def test_a_client_without_a_certificate(pki, tmp_path):
+    Volume(tmp_path / "trust", {"ca.crt": pki.leaf("order-service").files()["ca.crt"]})
+    page = (PAGES.parent / "trust-bundles.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(code.replace("/identity", str(tmp_path)), names)
+    names["client"]().close()
+    names["roots"].stop()
+
+
+@pytest.mark.parametrize("page", ["README", "service", "data-keys", "jwt", "configuration", "mtls", "signed-requests"])
+def test_links_lead_somewhere(page):
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", (PAGES / f"{page}.md").read_text()):
+        target = (PAGES / file).resolve() if file else PAGES / f"{page}.md"
+        assert target.exists(), file
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}, anchor
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,9 @@
-"""One authority for the tests that don't change it."""
+"""Mounted certificates."""
 
 import pytest
 
-from sdk.python.tests.ca import Pki
 from sdk.python.tests.volumes import Volume
 from serviceidentity_sdk.mtls import MutualTLS
-
-
-@pytest.fixture(scope="session")
-def pki():
-    return Pki()
 
 
 @pytest.fixture
