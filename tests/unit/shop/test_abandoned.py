@@ -5,6 +5,8 @@ import asyncio
 import httpx
 import pytest
 
+from examples.shop.services.errors import UnavailableError
+from examples.shop.services.order.abandoned import Abandoned
 from tests.unit.shop.test_orders import ORDER, bought
 from tests.unit.shop.world import EVENING
 
@@ -100,3 +102,26 @@ def test_the_evening_refusal_still_gives_the_goods_back_at_once(world):
     world.now = EVENING
     assert bought(world).status_code == 403
     assert world.left() == 10
+
+
+def test_it_goes_on_looking_after_a_failure_and_ends_with_the_service():
+    looks = []
+
+    class Orders:
+        async def abandoned(self, _by):
+            looks.append(1)
+            if len(looks) < 3:
+                raise UnavailableError("away")
+
+    async def story():
+        async with Abandoned(Orders(), None, every=0.001) as abandoned:
+            async with asyncio.timeout(5):
+                while len(looks) < 4:
+                    await asyncio.sleep(0.001)
+        assert abandoned._task.cancelled()
+
+    asyncio.run(story())
+
+
+def test_order_service_looks_while_it_runs(world):
+    assert len(world.kept) == 1 and isinstance(world.kept[0], Abandoned)
