@@ -48,7 +48,7 @@ def main() -> int:
             stack.callback(shop.operator.stop)
             shop.operator.start()
             screen.step("operator is at work", True, f"as service account {NAMESPACE}/{SERVICE_ACCOUNT}")
-            run(shop, screen)
+            screen.play(PARTS, shop, BROKEN)
             screen.table()
             screen.say(f"in {time.monotonic() - started:.0f} s")
             if given.keep:
@@ -70,17 +70,6 @@ def install_in(plane: ControlPlane, screen: Screen) -> Shop:
     install(plane)
     screen.step("CRDs and rights are installed", True, "from crds/ and deploy/")
     return Shop(plane)
-
-
-def run(shop: Shop, screen: Screen) -> None:
-    """Run the parts; one that breaks off is a failed step, and the last."""
-    for title, part in PARTS:
-        screen.head(title)
-        try:
-            part(shop, screen)
-        except BROKEN as error:
-            screen.step(title, False, f"broke off: {type(error).__name__}: {error}")
-            return
 
 
 def keep(plane: ControlPlane, screen: Screen) -> None:

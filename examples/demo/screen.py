@@ -2,8 +2,12 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+Broken = tuple[type[Exception], ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,16 @@ class Screen:
         """Print a step's outcome and remember it."""
         self.lines.append(Line(what, ok, detail))
         print(f"  {_mark(ok)} {what}" + (f": {detail}" if detail else ""), flush=True)
+
+    def play(self, parts: Iterable[tuple[str, Callable[[T, "Screen"], None]]], of: T, broken: Broken) -> None:
+        """Run parts in their order; one that ends with one of the exceptions is a failed step, and the last."""
+        for title, part in parts:
+            self.head(title)
+            try:
+                part(of, self)
+            except broken as error:
+                self.step(title, False, f"broke off: {type(error).__name__}: {error}")
+                return
 
     def table(self) -> None:
         """Print all steps once more: step, result, detail."""

@@ -266,8 +266,33 @@ def test_while_postgresql_is_away_it_is_unavailable_and_afterwards_all_is_well(t
         assert sorted(orders.rows()) == ["after", "before"]
 
 
+def test_migrations_as_on_the_page(orders: Orders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
+    login = {"username": orders.server.superuser, "password": orders.server.password}
+    owner = Volume(tmp_path / "owner", {name: text.encode() for name, text in login.items()})
+    package = tmp_path / "modules" / "page_of_migrations"
+    package.mkdir(parents=True)
+    (package / "0001_first.sql").write_text("CREATE TABLE first (id int)")
+    monkeypatch.syspath_prepend(str(package.parent))
+    for old, new in (
+        ("/owner", str(owner.path)),
+        ("host=postgres.shop.svc dbname=shop", orders.conninfo),
+        ('migrations_in("orders")', 'migrations_in("page_of_migrations")'),
+        ('schema="orders"', 'schema="page"'),
+        ("print(name)", "ran.append(name)"),
+    ):
+        assert old in code
+        code = code.replace(old, new)
+    ran: list[str] = []
+    exec(code, {"ran": ran})
+    exec(code, {"ran": ran})
+    assert ran == ["0001_first.sql"]
+    with orders.server.connect() as connection:
+        connection.execute("DROP SCHEMA page CASCADE")
+
+
 def test_the_lines_on_the_page(orders: Orders) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for old, new in (
         ("/identity/database", str(orders.volume.path)),
         ("host=postgres.shop.svc dbname=shop", orders.conninfo),

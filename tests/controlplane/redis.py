@@ -53,6 +53,15 @@ class Redis:
         return False
 
 
+def found() -> bool:
+    """Whether there is a Redis server on this machine. Tests that need one are skipped without it, and say so."""
+    try:
+        _program()
+    except MissingProgramError:
+        return False
+    return True
+
+
 @contextmanager
 def start_redis() -> Iterator[Redis]:
     """Start a server and stop it at the end of the block, also on Ctrl-C, SIGTERM and SIGHUP.
@@ -75,4 +84,6 @@ def _program() -> Path:
     for folder in (package.submodule_search_locations or ()) if package else ():
         if (brought := Path(folder, "bin", PROGRAM)).exists():
             return brought
-    raise MissingProgramError(f"{PROGRAM} is not installed; install it, or run make .venv/ready (Python below 3.13)")
+    raise MissingProgramError(
+        f"{PROGRAM} is not installed; install it, or use Python 3.11 or 3.12, for which the lock file brings one"
+    )

@@ -112,7 +112,7 @@ class Traffic:
             self.connections += 1
             if not seen.established:
                 self.failures.append(f"{time.time():.1f} {client.name}: {seen.client_refused or seen.server_refused}")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def _connect_with_openssl(self) -> None:
         while not self._stop.is_set():
@@ -120,4 +120,4 @@ class Traffic:
             self.openssl_connections += 2
             if against:
                 self.failures.append(f"{time.time():.1f} {against}")
-            time.sleep(0.2)
+            time.sleep(0.4)

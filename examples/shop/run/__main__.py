@@ -39,7 +39,8 @@ def main() -> int:
             pods = len(bed.node.pods(namespace=NAMESPACE))
             detail = f"{pods} Pods of {', '.join(SERVICES)}, after {time.monotonic() - started:.0f} s"
             screen.step("all Deployments are available", True, detail)
-            run(bed, screen, last=not given.keep)
+            # After the last part no service works any more.
+            screen.play(PARTS[:-1] if given.keep else PARTS, bed, BROKEN)
             screen.table()
             screen.say(f"in {time.monotonic() - started:.0f} s")
             if given.keep:
@@ -51,17 +52,6 @@ def main() -> int:
         print(f"\nthe shop could not start: {error}", file=sys.stderr)
         return 1
     return 0 if screen.all_ok else 1
-
-
-def run(bed: Bed, screen: Screen, *, last: bool) -> None:
-    """Run the parts, the `last` one too, after which no service works any more. One that breaks off ends it."""
-    for title, part in PARTS if last else PARTS[:-1]:
-        screen.head(title)
-        try:
-            part(bed, screen)
-        except BROKEN as error:
-            screen.step(title, False, f"broke off: {type(error).__name__}: {error}")
-            return
 
 
 def keep(bed: Bed, screen: Screen) -> None:

@@ -210,7 +210,7 @@ def test_a_root_on_record_as_active_is_not_removed_before_the_record_is_changed(
 LIFETIMES = st.tuples(st.integers(60, 400), st.integers(20, 200), st.integers(5, 100), st.integers(0, 100))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     lifetimes=LIFETIMES,
     story=st.lists(

