@@ -185,16 +185,13 @@ def customer(world, method, path, token, **options):
     return asyncio.run(sent())
 
 
+def ordered(world):
+    wanted = {"item": "teapot", "quantity": 1}
+    return customer(world, "POST", "/orders", world.token(), json=wanted, headers={"Idempotency-Key": "k"})
+
+
 def placed(world):
-    answer = customer(
-        world,
-        "POST",
-        "/orders",
-        world.token(),
-        json={"item": "teapot", "quantity": 1},
-        headers={"Idempotency-Key": "k"},
-    )
-    return f"/orders/{answer.json()['id']}"
+    return f"/orders/{ordered(world).json()['id']}"
 
 
 def test_another_customers_order(world):
@@ -291,14 +288,7 @@ def test_a_refusal_of_this_service_is_not_passed_on_to_the_customer(world):
     """401 would send the customer to the login; it is storefront whose key is not known."""
     world.volumes["order-service-keyring"].swap({"keyring.json": b'{"services": {}}'})
     world.restart("order-service")
-    answer = customer(
-        world,
-        "POST",
-        "/orders",
-        world.token(),
-        json={"item": "teapot", "quantity": 1},
-        headers={"Idempotency-Key": "k"},
-    )
+    answer = ordered(world)
     assert (answer.status_code, answer.json()) == (503, {"error": "Service unavailable"})
     assert world.line("order-service")["reason"] == "Unknown service"
 

@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from sdk.python.tests.hardening.servers import program, running
+from sdk.python.tests.hardening.servers import running
 from serviceidentity_sdk.jwt import UnavailableError
 from serviceidentity_sdk.jwt.revocations_redis import RedisRevocations
 
 
 @pytest.fixture(scope="module")
 def server():
-    if program() is None:
-        pytest.skip("NO REDIS HERE: install redis-server")
     with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as found:
         yield found
 

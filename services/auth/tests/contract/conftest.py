@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from auth_service.adapters import accounts
-from sdk.python.tests.hardening.servers import program, running
+from sdk.python.tests.hardening.servers import running
 from sdk.python.tests.jwt.tokens import Pair
 from sdk.python.tests.volumes import Volume
 from services.auth.tests.conftest import signing_files
@@ -22,8 +22,6 @@ def postgres():
 
 @pytest.fixture(scope="session")
 def redis_server():
-    if program() is None:
-        pytest.skip("NO REDIS HERE: install redis-server")
     with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as server:
         yield server
 

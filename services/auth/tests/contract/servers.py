@@ -15,6 +15,7 @@ from auth_service.adapters import accounts, migrations
 from auth_service.domain.passwords import Cost, Passwords
 from auth_service.settings import Settings
 from auth_service.wiring import application
+from sdk.python.tests.volumes import Volume
 from serviceidentity_sdk.credentials import KeyMaterial
 from serviceidentity_sdk.postgres import Login
 
@@ -43,6 +44,12 @@ class Bed:
                 connection.execute("CREATE ROLE auth_service NOLOGIN")
             self._run(connection, "CREATE ROLE {} LOGIN PASSWORD {}", self.owner, password=self.owner_password)
             self._run(connection, "CREATE DATABASE {} OWNER {}", self.name, self.owner)
+
+    def administered(self, monkeypatch, directory):
+        """Have the command line run as the owner, whose Secret is mounted below `directory`."""
+        owner = Volume(directory / "owner", {"username": self.owner.encode(), "password": self.owner_password.encode()})
+        monkeypatch.setenv("AUTH_DATABASE", self.conninfo)
+        monkeypatch.setenv("AUTH_DATABASE_OWNER", str(owner.path))
 
     def migrate(self):
         return migrations.migrate(self.conninfo, Login(self.owner, KeyMaterial(self.owner_password.encode())))

@@ -15,12 +15,7 @@ NEW = "another horse battery"
 @pytest.fixture
 def run(bed, tmp_path, redis_server, monkeypatch, capsys):
     """Run a command as the owner; return its exit code and what it said."""
-    owner = tmp_path / "owner"
-    owner.mkdir()
-    (owner / "username").write_text(bed.owner)
-    (owner / "password").write_text(bed.owner_password)
-    monkeypatch.setenv("AUTH_DATABASE", bed.conninfo)
-    monkeypatch.setenv("AUTH_DATABASE_OWNER", str(owner))
+    bed.administered(monkeypatch, tmp_path)
     monkeypatch.setenv("AUTH_REDIS", f"unix://{redis_server.path}")
 
     def found(*arguments, stdin=""):

@@ -81,12 +81,7 @@ def test_only_the_owner_migrates(empty):
 
 
 def test_the_command_line(empty, tmp_path, monkeypatch, capsys):
-    owner = tmp_path / "owner"
-    owner.mkdir()
-    (owner / "username").write_text(empty.owner)
-    (owner / "password").write_text(empty.owner_password)
-    monkeypatch.setenv("AUTH_DATABASE", empty.conninfo)
-    monkeypatch.setenv("AUTH_DATABASE_OWNER", str(owner))
+    empty.administered(monkeypatch, tmp_path)
     assert main(["migrate"]) == 0
     assert capsys.readouterr().out.split() == ["0001_accounts.sql", "0002_rights.sql"]
 
