@@ -1,14 +1,14 @@
 """kopf's side: watch events become wake-ups, nothing more."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import kopf
 
 from serviceidentity.adapters.kube.objects import SECRET_SELECTOR, config_map_view_of, view_of
-from serviceidentity.app.operator import Operator  # noqa: TC001  # the handlers name it at run time
-from serviceidentity.domain.model import GROUP, VERSION
+from serviceidentity.app.operator import Operator  # the handlers name it at run time
+from serviceidentity.domain.model import GROUP, VERSION, Key
 
 DELETED = "DELETED"
 
@@ -85,42 +85,37 @@ def probe(memo: Any, **_: Any) -> Mapping[str, Any]:
     return operator.health()
 
 
-async def on_identity(event: Any, memo: Any, **_: Any) -> None:
-    operator: Operator = memo
-    inventory, body = operator.engine.inventory, event["object"]
+def _take_in(operator: Operator, event: Any, put: Callable[[Any], set[Key]], drop: Callable[..., set[Key]]) -> None:
+    body = event["object"]
     if event["type"] == DELETED:
         meta = body["metadata"]
-        operator.engine.wake(inventory.drop_identity(meta["namespace"], meta["name"], meta["uid"]))
+        operator.engine.wake(drop(*(meta[field] for field in ("namespace", "name", "uid") if field in meta)))
     else:
-        operator.engine.wake(inventory.put_identity(body))
+        operator.engine.wake(put(body))
+
+
+async def on_identity(event: Any, memo: Any, **_: Any) -> None:
+    operator: Operator = memo
+    inventory = operator.engine.inventory
+    _take_in(operator, event, inventory.put_identity, inventory.drop_identity)
 
 
 async def on_trust_domain(event: Any, memo: Any, **_: Any) -> None:
     operator: Operator = memo
-    inventory, body = operator.engine.inventory, event["object"]
-    if event["type"] == DELETED:
-        operator.engine.wake(inventory.drop_trust_domain(body["metadata"]["name"], body["metadata"]["uid"]))
-    else:
-        operator.engine.wake(inventory.put_trust_domain(body))
+    inventory = operator.engine.inventory
+    _take_in(operator, event, inventory.put_trust_domain, inventory.drop_trust_domain)
 
 
 async def on_vault_connection(event: Any, memo: Any, **_: Any) -> None:
     operator: Operator = memo
-    inventory, body = operator.engine.inventory, event["object"]
-    if event["type"] == DELETED:
-        operator.engine.wake(inventory.drop_vault_connection(body["metadata"]["name"], body["metadata"]["uid"]))
-    else:
-        operator.engine.wake(inventory.put_vault_connection(body))
+    inventory = operator.engine.inventory
+    _take_in(operator, event, inventory.put_vault_connection, inventory.drop_vault_connection)
 
 
 async def on_access_policy(event: Any, memo: Any, **_: Any) -> None:
     operator: Operator = memo
-    inventory, body = operator.engine.inventory, event["object"]
-    if event["type"] == DELETED:
-        meta = body["metadata"]
-        operator.engine.wake(inventory.drop_access_policy(meta["namespace"], meta["name"], meta["uid"]))
-    else:
-        operator.engine.wake(inventory.put_access_policy(body))
+    inventory = operator.engine.inventory
+    _take_in(operator, event, inventory.put_access_policy, inventory.drop_access_policy)
 
 
 async def on_namespace(event: Any, memo: Any, **_: Any) -> None:
