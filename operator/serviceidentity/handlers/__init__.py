@@ -7,7 +7,7 @@ from typing import Any
 import kopf
 
 from serviceidentity.adapters.kube.objects import SECRET_SELECTOR, config_map_view_of, view_of
-from serviceidentity.app.operator import Operator  # the handlers name it at run time
+from serviceidentity.app.operator import Operator
 from serviceidentity.domain.model import GROUP, VERSION, Key
 
 DELETED = "DELETED"
