@@ -1,6 +1,7 @@
 """Restarting workloads on a real API server: one annotation, nothing else, and only of the version that was read."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
@@ -143,9 +144,15 @@ def test_without_the_grant_nothing_is_allowed(plane: ControlPlane, use: Use, nam
 
 def test_an_invalid_annotation_is_rejected(plane: ControlPlane, use: Use, namespace: str, granted: None) -> None:
     create(plane, namespace, DEPLOYMENT, paused=True)
-    found = use(lambda workloads: workloads.read(namespace, DEPLOYMENT))
+
+    async def work(workloads: KubeWorkloads) -> None:
+        for _ in range(20):
+            found = await workloads.read(namespace, DEPLOYMENT)
+            with contextlib.suppress(ConflictError):  # its controller writes the status meanwhile
+                await workloads.annotate(namespace, DEPLOYMENT, found, "not a name", VALUE)
+
     with pytest.raises(RejectedError):
-        use(lambda workloads: workloads.annotate(namespace, DEPLOYMENT, found, "not a name", VALUE))
+        use(work)
 
 
 def test_the_grant_for_the_cluster_is_the_same_role(plane: ControlPlane) -> None:
